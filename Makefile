@@ -1,9 +1,80 @@
-.ONESHELL:
+# Everything a contributor or CI runs. `make` lists it.
+# Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE.
 SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
 VENV := .venv
-install: $(VENV)/.installed ## Make .venv: Segundo (editable), every extra, every tool
+BIN := $(VENV)/bin
+TESTS ?= tests
+WORKERS ?= 2
+BENCH ?= request
+SERVE ?=
+PYTEST := -m pytest -rs -n $(WORKERS)
+CODE := src tests $(wildcard examples bench)
+export PYTHON
+
+.PHONY: help install format check test coverage soak soak-short test-oldest test-newest-python demo bench docs clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
+
+install: $(VENV)/.installed ## Make .venv: Segundo (editable), its extras, every tool; again only if pyproject.toml changed
+
 $(VENV)/.installed: pyproject.toml
-	python3.11 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -qq --upgrade 'pip>=25.1'
-	$(VENV)/bin/python -m pip install -qq --group dev --editable '.[all]'
+	python=$$(scripts/python); scripts/environment $(VENV) "$$python" --group dev --editable '.[all]'
 	touch $@
+
+format: install ## Rewrite the code in the house format, with the fixes that are safe
+	$(BIN)/ruff check --fix-only --quiet $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+check: install ## Format, lint, types (twice), layers, documentation; changes nothing
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "check: all clean"
+
+test: install ## The tests, in random order; the last lines count the skips and say why
+	$(BIN)/python $(PYTEST) $(TESTS)
+
+coverage: install ## The tests again, with branch coverage (servers that tests start are counted too)
+	$(BIN)/python $(PYTEST) --cov --cov-report=term-missing:skip-covered $(TESTS)
+
+soak: install ## kill -9 under load, for as long as it takes to trust it
+	SOAK=long $(BIN)/python -m pytest -rs -m soak --timeout=7200 $(TESTS)
+
+soak-short: install ## The same, bounded, as CI runs it
+	SOAK=short $(BIN)/python -m pytest -rs -m soak --timeout=600 $(TESTS)
+
+# Old libraries warn about what newer ones mended, so here a warning is no error.
+test-oldest: .venv-oldest/.installed ## The tests on the oldest Python found, FastAPI and Pydantic that are supported
+	.venv-oldest/bin/python $(PYTEST) -W default $(TESTS)
+
+test-newest-python: .venv-newest/.installed ## The tests on the newest Python found, with the newest of everything
+	.venv-newest/bin/python $(PYTEST) $(TESTS)
+
+.venv-oldest/.installed: pyproject.toml
+	python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.7.*'
+	touch $@
+
+.venv-newest/.installed: pyproject.toml
+	python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
+	touch $@
+
+demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses
+	SERVE=$(SERVE) $(BIN)/python -m examples.demo
+
+bench: install ## One benchmark against stock BackgroundTasks: BENCH=request, drain, start, backlog or stall
+	$(BIN)/python -m bench $(BENCH)
+
+docs: install ## Serve the documentation on http://127.0.0.1:8001 and rebuild it on change
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
+
+clean: ## Remove what these targets made
+	rm -rf .venv .venv-oldest .venv-newest build dist site htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
