@@ -1,0 +1,165 @@
+"""A history and a ledger side by side: each request with its answer, each call with its rows and attempts."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from tests.soak.history import (
+    Answered,
+    Born,
+    Closed,
+    Ended,
+    History,
+    Killed,
+    Opened,
+    PlannedCall,
+    Sent,
+    Stalled,
+    Started,
+    Vanished,
+)
+from tests.soak.rows import Row
+
+E = TypeVar("E")
+
+FOREVER = 2**63
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One run of a call's own code; `death` is when its process may have died, None if it never did."""
+
+    started: Started
+    ended: Ended | None
+    death: int | None
+
+    @property
+    def outcome(self) -> str:
+        return "cut off" if self.ended is None else self.ended.outcome
+
+    @property
+    def over(self) -> int:
+        """The moment from which it surely no longer ran, as far as the history can tell."""
+        if self.ended is not None:
+            return self.ended.t
+        return FOREVER if self.death is None else max(self.death, self.started.t)
+
+    def process_dead_by(self, t: int) -> bool:
+        return self.death is not None and self.death <= t
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: what was sent, what came back, who served it, and when it was over."""
+
+    sent: Sent
+    answered: Answered | None
+    opened: Opened | None
+    closed: Closed | None
+
+    @property
+    def name(self) -> str:
+        return self.sent.request
+
+    @property
+    def accepted(self) -> bool:
+        """The client was told that its calls are kept."""
+        return self.answered is not None and self.answered.status == self.sent.accepts
+
+    @property
+    def refused(self) -> bool:
+        """The client was told otherwise, or the endpoint raises whatever happens."""
+        return self.sent.accepts is None or (self.answered is not None and not self.accepted)
+
+    @property
+    def recordable(self) -> list[PlannedCall]:
+        return [call for call in self.sent.calls if call.recordable]
+
+
+class Evidence:
+    """The history and the rows, indexed; nothing here judges."""
+
+    def __init__(self, history: History, rows: Sequence[Row]) -> None:
+        self.history = history
+        self.rows = rows
+
+    def of(self, kind: type[E]) -> Iterator[E]:
+        return (event for event in self.history.events if isinstance(event, kind))
+
+    @cached_property
+    def requests(self) -> dict[str, Request]:
+        answers = {event.request: event for event in self.of(Answered)}
+        opened = {event.request: event for event in self.of(Opened)}
+        closed = {event.request: event for event in self.of(Closed)}
+        return {
+            sent.request: Request(
+                sent, answers.get(sent.request), opened.get(sent.request), closed.get(sent.request)
+            )
+            for sent in self.of(Sent)
+        }
+
+    @cached_property
+    def calls(self) -> dict[str, tuple[Request, PlannedCall]]:
+        return {
+            call.call: (request, call) for request in self.requests.values() for call in request.sent.calls
+        }
+
+    @cached_property
+    def rows_of(self) -> dict[str, list[Row]]:
+        found: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            found[row.call].append(row)
+        return dict(found)
+
+    @cached_property
+    def deaths(self) -> dict[str, int]:
+        """When each process that died may have died at the earliest."""
+        group = {event.process: event.group for event in self.of(Born)}
+        members: dict[int, list[str]] = defaultdict(list)
+        for process, number in group.items():
+            members[number].append(process)
+        found: dict[str, int] = {}
+        for killed in self.of(Killed):
+            whole = members[killed.group] if killed.group is not None else []
+            for process in (*killed.processes, *whole):
+                found.setdefault(process, killed.t)
+        for vanished in self.of(Vanished):
+            found.setdefault(vanished.process, vanished.t)
+        return found
+
+    @cached_property
+    def attempts(self) -> dict[str, list[Attempt]]:
+        """The attempts of each call, in the order they started."""
+        ends = {event.run: event for event in self.of(Ended)}
+        found: dict[str, list[Attempt]] = defaultdict(list)
+        for started in self.of(Started):
+            attempt = Attempt(started, ends.get(started.run), self.deaths.get(started.process))
+            found[started.call].append(attempt)
+        return dict(found)
+
+    def row(self, call: str) -> Row | None:
+        return next(iter(self.rows_of.get(call, ())), None)
+
+    def serving_ended(self, request: Request) -> int:
+        """When the request was over: closed, or its process dead; FOREVER if neither is known."""
+        if request.closed is not None:
+            return request.closed.t
+        if request.opened is not None:
+            return self.deaths.get(request.opened.process, FOREVER)
+        return FOREVER
+
+    def unlearned(self, request: Request, *, within: int = SECOND) -> bool:
+        """Whether the process died too soon after it answered 503 to learn its commit's outcome.
+
+        This is the one exception that the guarantees state. A stall before the death stops the clock.
+        """
+        if request.answered is None or request.answered.status != 503 or request.opened is None:
+            return False
+        death = self.deaths.get(request.opened.process)
+        if death is None:
+            return False
+        stalls = [min(stall.until, death) for stall in self.of(Stalled) if stall.t <= death]
+        return death - max([request.answered.t, *stalls]) <= within
