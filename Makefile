@@ -36,7 +36,7 @@ check: install ## Format, lint, types (twice), layers, documentation; changes no
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	@echo "check: all clean"
 
 test: install ## The tests, in random order; the last lines count the skips and say why
