@@ -1,0 +1,1 @@
+"""Benchmarks: Segundo beside FastAPI's own BackgroundTasks, in one run. `python -m bench --help`."""

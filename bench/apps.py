@@ -1,0 +1,124 @@
+"""The app under load. `BENCH_SIDE=segundo` adds the one line; nothing else differs between the contenders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import BackgroundTasks, FastAPI, Response
+
+SIDE = os.environ.get("BENCH_SIDE", "stock")
+TICK = 0.001  # seconds between two looks at the event loop's lag
+
+executed: list[None] = []  # one entry for each no-op that ran: append is atomic in every thread, len() is the count
+started_at: list[int] = []  # CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds
+lags: list[float] = []
+
+
+async def noop_async(email: str) -> None:
+    executed.append(None)
+
+
+def noop_def(email: str) -> None:
+    executed.append(None)
+
+
+async def stamp(email: str) -> None:
+    started_at.append(time.monotonic_ns())
+    executed.append(None)
+
+
+async def watch_the_loop() -> None:
+    """How much later than asked the loop comes back, in seconds, again and again."""
+    while True:
+        asked = time.perf_counter() + TICK
+        await asyncio.sleep(TICK)
+        lags.append(time.perf_counter() - asked)
+
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    watcher = asyncio.create_task(watch_the_loop()) if os.environ.get("BENCH_WATCH_LOOP") else None
+    yield
+    if watcher:
+        watcher.cancel()
+    if where := os.environ.get("BENCH_COMMITS"):
+        commits = getattr(segundo, "ledger").commits  # noqa: B009: the counter is the SQLite ledger's own
+        Path(where, f"{os.getpid()}.json").write_text(json.dumps({"commits": commits, "executed": len(executed)}))
+
+
+app = FastAPI(lifespan=lifespan)
+
+if SIDE == "segundo":
+    from segundo import Segundo, task
+
+    segundo = Segundo(app)
+    if os.environ.get("BENCH_DECLARED"):
+        noop_async = task(noop_async)
+        noop_def = task(noop_def)
+
+ADDRESS = "ada@example.com"
+
+
+@app.get("/async_async")
+async def async_async(tasks: BackgroundTasks) -> dict[str, bool]:
+    tasks.add_task(noop_async, ADDRESS)
+    return {"ok": True}
+
+
+@app.get("/def_async")
+def def_async(tasks: BackgroundTasks) -> dict[str, bool]:
+    tasks.add_task(noop_async, ADDRESS)
+    return {"ok": True}
+
+
+@app.get("/def_def")
+def def_def(tasks: BackgroundTasks) -> dict[str, bool]:
+    tasks.add_task(noop_def, ADDRESS)
+    return {"ok": True}
+
+
+@app.get("/async_def")
+async def async_def(tasks: BackgroundTasks) -> dict[str, bool]:
+    tasks.add_task(noop_def, ADDRESS)
+    return {"ok": True}
+
+
+@app.get("/plain")
+async def plain() -> dict[str, bool]:
+    return {"ok": True}
+
+
+@app.get("/stamped")
+async def stamped(tasks: BackgroundTasks) -> dict[str, bool]:
+    tasks.add_task(stamp, ADDRESS)
+    return {"ok": True}
+
+
+@app.get("/which")
+async def which(tasks: BackgroundTasks) -> dict[str, int]:
+    tasks.add_task(noop_async, ADDRESS)
+    return {"pid": os.getpid()}
+
+
+@app.get("/executed")
+async def count_executed() -> dict[str, int]:
+    return {"executed": len(executed)}
+
+
+@app.get("/started")
+async def give_started() -> Response:
+    return Response(json.dumps(started_at), media_type="application/json")
+
+
+@app.get("/lags")
+async def take_lags() -> Response:
+    """The lags since the last time that this was asked."""
+    taken = lags[:]
+    lags.clear()
+    return Response(json.dumps(taken), media_type="application/json")
