@@ -15,16 +15,16 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 class Mailbox:
     """`arrived` counts the emails of each address. The client is told `250` once the email is kept."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, port: int = 0) -> None:
         self.folder = folder
         self.arrived: Counter[str] = Counter()
-        self.port = 0
+        self.port = port
         self._listing: ThreadingHTTPServer | None = None
 
     async def start(self) -> None:
         self.folder.mkdir()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="mailbox"), "127.0.0.1", 0)
+        self._server = await loop.create_server(lambda: SMTP(self, hostname="mailbox"), "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's name)
