@@ -23,8 +23,8 @@ help: ## This list
 install: $(VENV)/.installed ## Make .venv: Segundo (editable), its extras, every tool; again only if pyproject.toml changed
 
 $(VENV)/.installed: pyproject.toml
-	python=$$(scripts/python); scripts/environment $(VENV) "$$python" --group dev --editable '.[all]'
-	touch $@
+	@python=$$(scripts/python); scripts/environment $(VENV) "$$python" --group dev --editable '.[all]'
+	@touch $@
 
 format: install ## Rewrite the code in the house format, with the fixes that are safe
 	$(BIN)/ruff check --fix-only --quiet $(CODE)
@@ -59,12 +59,12 @@ test-newest-python: .venv-newest/.installed ## The tests on the newest Python fo
 	.venv-newest/bin/python $(PYTEST) $(TESTS)
 
 .venv-oldest/.installed: pyproject.toml
-	python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.7.*'
-	touch $@
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.7.*'
+	@touch $@
 
 .venv-newest/.installed: pyproject.toml
-	python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
-	touch $@
+	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
+	@touch $@
 
 demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses
 	SERVE=$(SERVE) $(BIN)/python -m examples.demo
