@@ -24,7 +24,9 @@ class Mailbox:
     async def start(self) -> None:
         self.folder.mkdir()
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: SMTP(self, hostname="mailbox"), "127.0.0.1", self.port)
+        self._server = await loop.create_server(
+            lambda: SMTP(self, hostname="mailbox"), "127.0.0.1", self.port
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's name)

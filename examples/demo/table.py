@@ -25,7 +25,7 @@ def table(verdict: Verdict, *, kills: int, seconds: float) -> RenderableType:
         for what, count, meaning in section:
             grid.add_row(what, str(count), meaning)
         grid.add_section()
-    return Group(grid, *lost(verdict), conclusion(verdict))
+    return Group(grid, "", *lost(verdict), conclusion(verdict))
 
 
 def of_requests(verdict: Verdict) -> list[Row]:
@@ -74,10 +74,7 @@ def of_zeros(verdict: Verdict) -> list[Row]:
 
 
 def lost(verdict: Verdict, most: int = 10) -> list[Text]:
-    lines = [
-        Text(f"lost: {p.what} of call {p.id}: {p.record}, {'' if p.kept else 'not '}done")
-        for p in verdict.lost
-    ]
+    lines = [Text(f"lost: {p.what} {p.id}: {p.record}, {'' if p.kept else 'not '}done") for p in verdict.lost]
     more = [Text(f"... and {len(lines) - most} more")] if len(lines) > most else []
     return lines[:most] + more
 
