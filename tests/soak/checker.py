@@ -32,6 +32,7 @@ class Rule(StrEnum):
     RAN_UNRECORDED = "ran unrecorded"
     UNKNOWN_CALL = "unknown call"  # a record or a run of a call that nobody sent
     WRONG_ANSWER = "wrong answer"
+    DAMAGED = "damaged"  # the ledger's file
     UNTRUSTED = "untrusted history"
 
 
@@ -52,7 +53,10 @@ Violations = Iterator[Violation]
 
 def check(history: History, rows: Sequence[Row]) -> list[Violation]:
     """Every broken promise that the history and the ledger's rows show; none means that all rules held."""
-    evidence = Evidence(history, rows)
+    return judge(Evidence(history, rows))
+
+
+def judge(evidence: Evidence) -> list[Violation]:
     return [violation for rule in RULES for violation in rule(evidence)]
 
 

@@ -117,14 +117,12 @@ class Evidence:
     @cached_property
     def deaths(self) -> dict[str, int]:
         """When each process that died may have died at the earliest."""
-        group = {event.process: event.group for event in self.of(Born)}
-        members: dict[int, list[str]] = defaultdict(list)
-        for process, number in group.items():
-            members[number].append(process)
+        born = list(self.of(Born))
         found: dict[str, int] = {}
         for killed in self.of(Killed):
-            whole = members[killed.group] if killed.group is not None else []
-            for process in (*killed.processes, *whole):
+            # A group's number may be used again: who was born after the kill is not of this group.
+            group = [one.process for one in born if one.group == killed.group and one.t <= killed.t]
+            for process in (*killed.processes, *group):
                 found.setdefault(process, killed.t)
         for vanished in self.of(Vanished):
             found.setdefault(vanished.process, vanished.t)

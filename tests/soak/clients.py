@@ -1,0 +1,70 @@
+"""The clients of a storm: threads that send one request after another and note what they were answered."""
+
+import http.client
+import json
+import threading
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from tests.soak.history import Answered, Journal
+from tests.soak.traffic import RequestPlan, requests
+from tests.support import wait_until
+
+
+class Clients:
+    """A context manager: inside it `number` clients send about `rate` requests a second each, kill or no kill."""
+
+    def __init__(self, port: int, journal: Journal, *, seed: int, number: int, rate: float) -> None:
+        self.answers = 0  # received so far, by all; read to see that the app serves again
+        self._port = port
+        self._journal = journal
+        self._rate = rate
+        self._enough = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._run, args=(f"q{client}", Random(f"{seed}/{client}")), daemon=True)
+            for client in range(number)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._enough.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for_an_answer(self, timeout: float) -> None:
+        """Wait until any client has received an answer that was sent after this call began, or nearly so."""
+        before = self.answers
+        wait_until(lambda: self.answers > before, timeout)
+
+    def _run(self, name: str, chance: Random) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)
+        for plan in requests(name, chance):
+            if self._enough.wait(chance.expovariate(self._rate)):
+                break
+            try:
+                self._send(connection, plan)
+            except (OSError, http.client.HTTPException):  # killed under us, or not up yet
+                connection.close()
+        connection.close()
+
+    def _send(self, connection: http.client.HTTPConnection, plan: RequestPlan) -> None:
+        headers = {
+            "content-type": "application/json",
+            "x-request": plan.request,
+            "x-ending": plan.ending,
+            "x-plan": plan.model_dump_json(),
+        }
+        body = plan.model_dump_json() if plan.endpoint != "/invalid" else json.dumps({"number": "none"})
+        self._journal.append(plan.sent())
+        connection.request("POST", plan.endpoint, body, headers)
+        response = connection.getresponse()
+        self._journal.append(Answered(request=plan.request, status=response.status))
+        self.answers += 1
+        response.read()

@@ -1,0 +1,181 @@
+"""A storm: the app under load, killed at random moments and started again, until all records have ended."""
+
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from tests.soak import processes
+from tests.soak.clients import Clients
+from tests.soak.history import History, Journal, Killed, Stalled, Vanished
+from tests.soak.rows import damage, live_records, read_rows
+from tests.soak.verdict import Verdict
+from tests.support import ROOT, Server, wait_until
+
+RECORD_TIMEOUT = 1.5  # seconds until a request is refused; a stall may be longer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """What a storm is made of. Times are seconds; one seed draws the same requests, kills and waits."""
+
+    kills: int
+    workers: int = 1
+    seed: int = 0
+    clients: int = 6
+    rate: float = 12.0  # requests a second of each client
+    between: tuple[float, float] = (0.0, 2.0)  # from when the app answers again to the next kill
+    stalls: float = 0.3  # how likely, around a kill, the write lock is held or a worker is frozen
+    drain: float = 120.0  # what is left at the end may take this long
+    broken: str | None = None  # the way in which the library is broken on purpose
+
+
+def storm(weather: Weather, folder: Path) -> Verdict:
+    """Run one storm in an empty folder, which then holds its history, its ledger and the server's log."""
+    with Storm(weather, folder) as running:
+        running.blow()
+        running.settle()
+    history, ledger = History.read(running.history), running.ledger
+    return Verdict.of(history, read_rows(ledger), damage=damage(ledger))
+
+
+class Storm:
+    """The app and what befalls it, as a context manager that leaves no process behind."""
+
+    def __init__(self, weather: Weather, folder: Path) -> None:
+        self.history = folder / "history.jsonl"
+        self.ledger = folder / "ledger.db"
+        self._weather = weather
+        self._chance = Random(f"{weather.seed}/weather")
+        self._journal = Journal(self.history)
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        options = ["--timeout-worker-healthcheck", "60", "--no-access-log", "--log-level", "warning"]
+        if weather.workers > 1:
+            options += ["--workers", str(weather.workers)]
+        self._server = Server("tests.soak.app:app", cwd=folder, env=self._environment(), options=options)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(ROOT),
+            "SOAK_HISTORY": str(self.history),
+            "SOAK_BROKEN": self._weather.broken or "",
+            "SEGUNDO_LEDGER": str(self.ledger),
+            "SEGUNDO_RECORD_TIMEOUT": str(RECORD_TIMEOUT),
+        }
+
+    def __enter__(self) -> Self:
+        self._server.start(timeout=30)
+        self._watcher.start()
+        # One connection for the whole storm: its close, as any last close, would checkpoint the file.
+        self._stranger = sqlite3.connect(
+            self.ledger, timeout=10, isolation_level=None, check_same_thread=False
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.stop()
+        self._over.set()
+        self._watcher.join()
+        self._stranger.close()
+        self._journal.close()
+
+    def blow(self) -> None:
+        """All kills, under load. The last takes every process, so that the end is a recovery too."""
+        with Clients(
+            self._server.port,
+            self._journal,
+            seed=self._weather.seed,
+            number=self._weather.clients,
+            rate=self._weather.rate,
+        ) as clients:
+            for kill in range(1, self._weather.kills + 1):
+                clients.wait_for_an_answer(timeout=30)
+                self._one_kill(last=kill == self._weather.kills)
+
+    def settle(self) -> None:
+        """Wait until no record is live, or until that took too long: the checker tells what is left."""
+        with suppress(AssertionError):
+            wait_until(lambda: live_records(self.ledger) == 0, timeout=self._weather.drain, every=0.1)
+
+    def _one_kill(self, *, last: bool) -> None:
+        """Draw first, act then: what is drawn must not hang on what happens."""
+        wait = self._chance.uniform(*self._weather.between)
+        single, stalled = self._chance.random() < 0.7, self._chance.random() < self._weather.stalls
+        seconds, frozen = self._chance.uniform(0.1, 2.5), self._chance.random() < 0.5
+        with self._stall(frozen, seconds) if stalled else nullcontext():
+            self._over.wait(wait)
+            if self._weather.workers > 1 and single and not last:
+                self._kill_a_worker()
+            else:
+                self._kill_everything()
+
+    def _kill_a_worker(self) -> None:
+        """`kill -9` one worker, which its supervisor replaces, while the others go on."""
+        process = self._chance.choice(wait_until(self._app_processes))
+        self._journal.append(Killed(processes=(process,)))
+        _send(process, signal.SIGKILL)
+
+    def _kill_everything(self) -> None:
+        """`kill -9` the whole group at once, and start it again."""
+        self._journal.append(Killed(processes=tuple(self._app_processes()), group=self._server.pid))
+        self._server.kill()
+        self._server.start(timeout=30)
+
+    @contextmanager
+    def _stall(self, frozen: bool, seconds: float) -> Iterator[None]:
+        """Around a kill, for some seconds: a worker stands still, or a stranger holds the write lock."""
+        target = self._freeze_a_worker if frozen else self._hold_the_lock
+        thread = threading.Thread(target=target, args=(seconds,), daemon=True)
+        thread.start()
+        yield
+        thread.join()
+
+    def _freeze_a_worker(self, seconds: float) -> None:
+        began = time.monotonic_ns()
+        process = next(iter(wait_until(self._app_processes)))
+        _send(process, signal.SIGSTOP)
+        self._over.wait(seconds)
+        _send(process, signal.SIGCONT)
+        self._journal.append(Stalled(t=began, until=time.monotonic_ns()))
+
+    def _hold_the_lock(self, seconds: float) -> None:
+        began = time.monotonic_ns()
+        self._stranger.execute("BEGIN IMMEDIATE")
+        self._over.wait(seconds)
+        self._stranger.execute("ROLLBACK")
+        self._journal.append(Stalled(t=began, until=time.monotonic_ns()))
+
+    def _app_processes(self) -> list[str]:
+        """The living processes that run the app: the server, or its workers and not their supervisor."""
+        if self._weather.workers == 1:
+            server = processes.process_of(self._server.pid)
+            return [] if server is None else [server]
+        children = processes.children_of(self._server.pid)
+        return [child for child in children if "spawn_main" in processes.command_of(child)]
+
+    def _watch(self) -> None:
+        """Write down who died; of those that nobody killed the checker knows it only from here."""
+        seen: dict[str, int] = {}
+        while not self._over.wait(0.2):
+            now = time.monotonic_ns()
+            for process in [process for process in seen if not processes.alive(process)]:
+                self._journal.append(Vanished(t=seen.pop(process), process=process))
+            seen.update(dict.fromkeys(self._app_processes(), now))
+
+
+def _send(process: str, number: signal.Signals) -> None:
+    """Send a signal to this very process; one that has died meanwhile needs none."""
+    if processes.alive(process):
+        with suppress(ProcessLookupError):
+            os.kill(processes.pid_of(process), number)
