@@ -25,7 +25,9 @@ def relative(path: Path) -> str:
 
 
 def test_the_api_page_shows_every_public_name_once_and_no_other() -> None:
-    shown = re.findall(r"^::: segundo\.(?:task\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)
+    shown = re.findall(
+        r"^::: segundo\.(?:task\.)?(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
+    )
     assert sorted(shown) == sorted(segundo.__all__)
 
 
