@@ -20,7 +20,7 @@ BENCHMARKS = {
     "idle": "what an app that does nothing costs",
     "fair": "four worker processes on one ledger: refusals, and shares of commits",
 }
-WITH_CONTROL = {"request", "start", "idle"}
+WITH_CONTROL = {"request", "start", "stall", "idle"}
 WORK = Path(__file__).with_name(".work")
 
 
@@ -29,16 +29,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="name", required=True)
     for name, about in BENCHMARKS.items():
         command = commands.add_parser(name, help=about, description=about)
-        command.add_argument("--quick", action="store_true", help="seconds, to see that it works; writes no results")
-        command.add_argument("--strict", action="store_true", help="exit 1 when a target is not met")
-        command.add_argument("--no-write", action="store_true", help="print only, leave the results file alone")
-        command.add_argument("--results", type=Path, default=report.RESULTS, help="the file to write to")
-        command.add_argument("--dir", type=Path, default=WORK, help="where the ledgers go: a directory on a disk")
         command.add_argument(
-            "--patience", type=float, default=0.0, help="seconds to wait, before each round, for a quiet machine"
+            "--quick", action="store_true", help="seconds, to see that it works; writes no results"
+        )
+        command.add_argument("--strict", action="store_true", help="exit 1 when a target is not met")
+        command.add_argument(
+            "--no-write", action="store_true", help="print only, leave the results file alone"
+        )
+        command.add_argument("--results", type=Path, default=report.RESULTS, help="the file to write to")
+        command.add_argument(
+            "--dir", type=Path, default=WORK, help="where the ledgers go: a directory on a disk"
+        )
+        command.add_argument(
+            "--patience",
+            type=float,
+            default=0.0,
+            help="seconds to wait, before each round, for a quiet machine",
         )
         if name in WITH_CONTROL:
-            command.add_argument("--control", action="store_true", help="stock on both sides: ratios must be about 1")
+            command.add_argument(
+                "--control", action="store_true", help="stock on both sides: ratios must be about 1"
+            )
         importlib.import_module(f"bench.{name}").add_arguments(command)
     return parser.parse_args(arguments)
 
@@ -51,7 +62,9 @@ def main(arguments: list[str]) -> int:
     try:
         machine.require(directory)
         contenders = sides.choose(getattr(options, "control", False))
-        found: report.Report = importlib.import_module(f"bench.{options.name}").run(options, contenders, directory)
+        found: report.Report = importlib.import_module(f"bench.{options.name}").run(
+            options, contenders, directory
+        )
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

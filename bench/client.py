@@ -1,12 +1,13 @@
 """The load generator: a process of its own, cheap enough that the server is what is measured.
 
-`python -m bench.client --port 8000 --path /x --connections 32 --seconds 3` prints one JSON object. Two kinds of load:
+`python -m bench.client --port 8000 --path /x --connections 32 --seconds 3` prints one JSON object.
+Two kinds of load:
 
 - flat out: each connection sends its next request when it has its answer (what limits it is the server);
-- paced (`--rate`): requests fall due at fixed times whatever the server does, and a latency counts from the time
-  that the request was due, so a stall of the server is seen by all the requests that it kept waiting.
+- paced (`--rate`): requests fall due at fixed times whatever the server does, and a latency counts from the
+  time that the request was due, so a stall of the server is seen by all the requests that it kept waiting.
 
-At the end no request is cut off: those under way get their answers, so `answered` is what the server has done.
+At the end no request is cut off: those under way get their answers, so `answered` is all that was asked.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import selectors
 import time
 from array import array
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import cast
 
 from bench.figures import percentile
@@ -93,7 +95,7 @@ class FlatOut(Load):
 
 
 class Paced(Load):
-    """Requests at fixed times; one that is due while every connection is busy waits, and its wait is counted."""
+    """Requests at fixed times; one due while all connections are busy waits, and its wait is counted."""
 
     def __init__(self, request: bytes, warmup: float, seconds: float, rate: float) -> None:
         super().__init__(request, warmup, seconds)
@@ -226,12 +228,12 @@ def main() -> None:
     print(json.dumps(asyncio.Runner(loop_factory=_loop_for(options)).run(run(options))))
 
 
-def _loop_for(options: argparse.Namespace):
+def _loop_for(options: argparse.Namespace) -> Callable[[], asyncio.AbstractEventLoop]:
     if not options.rate:
         import uvloop
 
         return uvloop.new_event_loop
-    # uvloop and epoll both round waiting times to whole milliseconds, which would send paced requests in bunches.
+    # uvloop and epoll round waiting times to whole milliseconds, which would send paced requests in bunches.
     return lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 

@@ -27,7 +27,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """The median of paired figures with its interval.
 
     The interval runs from the k-th smallest to the k-th largest value. Whatever the distribution, the true
-    median lies between them unless fewer than k values fall on one side of it, which is a coin-tossing question.
+    median lies between them unless fewer than k values fall on one side of it, a question of tossing coins.
     Below six values no interval reaches 95 %, so the widest is given with the coverage that it has.
     """
     ordered = sorted(values)
@@ -44,7 +44,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
 
 def _coverage(count: int, rank: int) -> float:
     tail = sum(math.comb(count, k) for k in range(rank))
-    return max(0.0, 1 - 2 * tail / 2**count)
+    return max(0.0, float(1 - tail / 2 ** (count - 1)))
 
 
 def estimate_of(

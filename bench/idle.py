@@ -29,8 +29,13 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
             server.load("/async_async", seconds=0.5)
         time.sleep(SETTLES)
         shares = _watch(servers, seconds / slices, slices)
-    report = Report("idle", f"One process that has served some requests, watched for {seconds:g} s. % of one core.")
-    rows = [[name, f"{sum(share) / slices:.3f}", f"{max(share):.3f}"] for name, share in zip(names, shares, strict=True)]
+    report = Report(
+        "idle", f"One process that has served some requests, watched for {seconds:g} s. % of one core."
+    )
+    rows = [
+        [name, f"{sum(share) / slices:.3f}", f"{max(share):.3f}"]
+        for name, share in zip(names, shares, strict=True)
+    ]
     report.table("", ["app", "CPU %", f"busiest {seconds / slices:g} s"], rows)
     if sides.control:
         apart = abs(sum(shares[0]) - sum(shares[1])) / slices

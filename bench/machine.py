@@ -60,7 +60,9 @@ def require(directory: Path) -> None:
     if sys.platform != "linux":
         raise BenchError("the benchmarks read /proc and need Linux")
     if (kind := file_system(directory)) in NOT_A_DISK:
-        raise BenchError(f"{directory} is on {kind}, where fsync costs nothing: name a directory on a disk by --dir")
+        raise BenchError(
+            f"{directory} is on {kind}, where fsync costs nothing: name a directory on a disk by --dir"
+        )
 
 
 def cpu_seconds(pid: int) -> float:
@@ -78,7 +80,7 @@ def busy_seconds() -> float:
 
 
 def wait_for_quiet(patience: float, limit: float = 0.2) -> bool:
-    """Wait until other processes use less than `limit` of one core, at most `patience` seconds; say if it came."""
+    """Wait, `patience` seconds at most, until processes use less than `limit` of one core; say if they do."""
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         before = busy_seconds()

@@ -16,7 +16,7 @@ from bench.figures import Estimate
 RESULTS = Path(__file__).with_name("RESULTS.md")
 HEADING = """# Results
 
-Written by `python -m bench`; each section names the command that made it, and running that command writes it again.
+Written by `python -m bench`; each section names the command that made it, and that command writes it again.
 Ratios compare two contenders in the same minutes on the same machine; absolute figures depend on the machine.
 An interval is of the median, by order statistics, with its coverage and the number of rounds.
 """
@@ -88,12 +88,14 @@ class Report:
 
     def section(self, arguments: Sequence[str], directory: Path) -> str:
         command = shlex.join(["python", "-m", "bench", *arguments])
-        where = f"`{command}`, {date.today().isoformat()}. {machine.machine(directory)}. {machine.versions()}."
+        where = (
+            f"`{command}`, {date.today().isoformat()}. {machine.machine(directory)}. {machine.versions()}."
+        )
         return f"## {self.name}\n\n{self.about}\n\n{where}\n\n{self.text()}"
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """An aligned Markdown table, readable as plain text too; every column but the first is set to the right."""
+    """An aligned Markdown table, readable as plain text too; all but the first column set to the right."""
     body = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *body, strict=True)]
 

@@ -1,4 +1,4 @@
-"""`request`: an endpoint that adds one no-op task, flat out and at half of stock's rate, for both contenders."""
+"""`request`: an endpoint that adds one no-op task, flat out and at half of stock's rate, beside stock."""
 
 from __future__ import annotations
 
@@ -68,9 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, help="rounds of each kind (default 8; 2 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of one load (default 3; 0.5 with --quick)")
     parser.add_argument("--kinds", nargs="+", choices=[kind.path for kind in KINDS], help="only these kinds")
-    parser.add_argument("--declared", action="store_true", help="the no-op is a declared @task, not a plain function")
+    parser.add_argument(
+        "--declared", action="store_true", help="the no-op is a declared @task, not a plain function"
+    )
     parser.add_argument("--no-p99", action="store_true", help="leave out the loads at half of stock's rate")
-    parser.add_argument("--fsync-delay-us", type=int, default=0, help="make each fsync of the servers slower by this")
+    parser.add_argument(
+        "--fsync-delay-us", type=int, default=0, help="make each fsync of the servers slower by this"
+    )
     parser.add_argument("--client-cpu", type=int, help="pin the load generator to this core")
 
 
@@ -80,7 +84,9 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
     bench = RequestBench(options, sides, directory)
     kinds = [kind for kind in KINDS if kind.path in (options.kinds or _usual_kinds(options))]
     try:
-        bench.environ |= slow_disk(options.fsync_delay_us, directory / "disk") if options.fsync_delay_us else {}
+        bench.environ |= (
+            slow_disk(options.fsync_delay_us, directory / "disk") if options.fsync_delay_us else {}
+        )
     except Skipped as reason:
         why = str(reason)
         report.targets += [Target(kind.name, None, ON_A_SLOW_DISK, True, "x", why_not=why) for kind in kinds]
@@ -104,10 +110,11 @@ def _about(options: argparse.Namespace, rounds: int) -> str:
     disk = f", each fsync made {options.fsync_delay_us} us slower" if options.fsync_delay_us else ""
     task = "declared with `@task`" if options.declared else "a plain function"
     return (
-        f"One uvicorn process (uvloop, httptools), {CONNECTIONS} keep-alive connections, SQLite FULL{disk}; the no-op "
-        f"is {task} that takes one string. {rounds} rounds with fresh servers and a fresh ledger, the contenders one "
-        "after the other in alternating order. Every task that a request added has run by the end of its round, and "
-        "Segundo's ledger says `succeeded` of each. Columns are medians of the rounds."
+        f"One uvicorn process (uvloop, httptools), {CONNECTIONS} keep-alive connections, SQLite FULL{disk}; "
+        f"the no-op is {task} that takes one string. {rounds} rounds with fresh servers and a fresh ledger, "
+        "the contenders one after the other in alternating order. Every task that a request added has run by "
+        "the end of its round, and Segundo's ledger says `succeeded` of each. Columns are medians of the "
+        "rounds; *left to run* are the tasks that had not run when the load stopped."
     )
 
 
@@ -179,10 +186,14 @@ class Watched:
         )
         self.expected += self.kind.tasks * counted["answered"]
         left = self.expected - counted["then"]["executed"]
-        wait_until(self._all_ran, 60, f"all {self.expected} tasks of {self.kind.name} have run ({self.server.side})")
+        wait_until(
+            self._all_ran, 60, f"all {self.expected} tasks of {self.kind.name} have run ({self.server.side})"
+        )
         busy, used = machine.busy_seconds() - busy, self.server.cpu_seconds() - used
         if set(counted["statuses"]) != {"200"}:
-            raise BenchError(f"{self.kind.name}, {self.server.side}: answers {counted['statuses']}, not 200 alone")
+            raise BenchError(
+                f"{self.kind.name}, {self.server.side}: answers {counted['statuses']}, not 200 alone"
+            )
         return Measured(
             rate=counted["rate"],
             p50=counted["p50_ms"],
@@ -205,8 +216,16 @@ class Watched:
 
 Pairs = dict[Kind, list[Pair]]
 COLUMNS = [
-    "kind", "contender", "requests/s", "ratio", "p50 ms", "p99 ms", "CPU us/request", "left to run", "others' CPU",
-]  # fmt: skip
+    "kind",
+    "contender",
+    "requests/s",
+    "ratio",
+    "p50 ms",
+    "p99 ms",
+    "CPU us/request",
+    "left to run",
+    "others' CPU",
+]
 
 
 def _rows(pairs: Pairs, sides: Sides) -> Iterable[list[str]]:
@@ -255,12 +274,19 @@ def _p99_targets(paced: Pairs) -> list[Target]:
 def _control_targets(flat: Pairs, paced: Pairs) -> list[Target]:
     """The same figures of two equal contenders: what is left is the harness's own error."""
     rates = [
-        Target(f"{kind.name}: median ratio's distance from 1", abs(estimate(ratios).median - 1), CONTROL_RATIO, False)
+        Target(
+            f"{kind.name}: median ratio's distance from 1",
+            abs(estimate(ratios).median - 1),
+            CONTROL_RATIO,
+            False,
+        )
         for kind, pairs in flat.items()
         for ratios in [[pair.ours.rate / pair.stock.rate for pair in pairs]]
     ]
     p99s = [
-        Target(f"{kind.name}: p99s' median distance", abs(estimate(apart).median), CONTROL_P99, False, unit=" ms")
+        Target(
+            f"{kind.name}: p99s' median distance", abs(estimate(apart).median), CONTROL_P99, False, unit=" ms"
+        )
         for kind, pairs in paced.items()
         for apart in [[pair.ours.p99 - pair.stock.p99 for pair in pairs]]
     ]

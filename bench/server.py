@@ -37,7 +37,7 @@ def wait_until(predicate: Callable[[], bool], timeout: float, what: str, every: 
 
 
 class Server:
-    """Use as a context manager: the process is ready inside, and has ended by itself, without complaint, after."""
+    """A context manager: inside, the process is ready; after it, it has ended by itself, without complaint."""
 
     def __init__(
         self, side: str, directory: Path, *, workers: int = 1, environ: Mapping[str, str] | None = None
@@ -78,7 +78,9 @@ class Server:
             self.process.wait(STOPS_WITHIN)
         except subprocess.TimeoutExpired:
             self._kill()
-            raise BenchError(f"the {self.side} server did not stop within {STOPS_WITHIN:g} s{self._said()}") from None
+            raise BenchError(
+                f"the {self.side} server did not stop within {STOPS_WITHIN:g} s{self._said()}"
+            ) from None
         complaints = self.complaints()
         if complaints:
             raise BenchError(f"the {self.side} server complained:\n{complaints}")
@@ -146,8 +148,12 @@ class Server:
         command = [sys.executable, "-m", "bench.client", *words]
         if cpu is not None:
             command = ["taskset", "-c", str(cpu), *command]
-        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=warmup + seconds + 60)
+        ended = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=warmup + seconds + 60
+        )
         if ended.returncode:
-            raise BenchError(f"the load generator failed against {self.side}:\n{ended.stderr[-2000:]}{self._said()}")
+            raise BenchError(
+                f"the load generator failed against {self.side}:\n{ended.stderr[-2000:]}{self._said()}"
+            )
         counted: dict[str, Any] = json.loads(ended.stdout)
         return counted

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 
 @dataclass(frozen=True)
 class Sides:
-    """`ours` is measured against `stock`; in a control run both are stock, and every ratio must come out at 1."""
+    """`ours` is measured against `stock`; in a control run both are stock, and ratios must be about 1."""
 
     ours: str
     stock: str = "stock"

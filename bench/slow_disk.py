@@ -29,7 +29,7 @@ print(1e6 * sorted(took)[10])
 
 
 def slow_disk(delay_us: int, directory: Path) -> dict[str, str]:
-    """The environment that makes a server's fsync `delay_us` slower; checked by timing SQLite commits under it.
+    """The environment that makes a server's fsync `delay_us` slower, checked by timing SQLite commits in it.
 
     Skipped when there is no C compiler; an error when SQLite here does not feel the delay.
     """
@@ -43,9 +43,13 @@ def slow_disk(delay_us: int, directory: Path) -> dict[str, str]:
     if built.returncode:
         raise Skipped(f"the slow disk does not compile: {built.stderr.strip()[:200]}")
     environ = {"LD_PRELOAD": str(library), "DELAY_FSYNC_US": str(delay_us)}
-    usual, slow = (_commit_us(directory / f"{name}.db", extra) for name, extra in (("usual", {}), ("slow", environ)))
+    usual, slow = (
+        _commit_us(directory / f"{name}.db", extra) for name, extra in (("usual", {}), ("slow", environ))
+    )
     if slow < usual + 0.8 * delay_us:
-        raise BenchError(f"SQLite does not feel the slow disk: a commit takes {usual:.0f} us, and {slow:.0f} us with it")
+        raise BenchError(
+            f"SQLite does not feel the slow disk: a commit takes {usual:.0f} us, and {slow:.0f} us with it"
+        )
     return environ
 
 

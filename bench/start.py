@@ -39,7 +39,8 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
             machine.wait_for_quiet(options.patience)
             for contender in (stock, ours) if number % 2 else (ours, stock):
                 contender.measure(samples)
-            progress(f"{number + 1}/{rounds}: {median(ours.waits[-1]):.2f} ms, stock {median(stock.waits[-1]):.2f} ms")
+            last, stocks = median(ours.waits[-1]), median(stock.waits[-1])
+            progress(f"{number + 1}/{rounds}: {last:.2f} ms, {sides.name_of_stock} {stocks:.2f} ms")
     return _report(sides, stock, ours, samples, rounds)
 
 
@@ -58,7 +59,9 @@ class Timed:
         wait_until(self._all_started, 10, f"all {self.asked} tasks have started ({self.server.side})")
         started = self.server.get("/started")[-samples:]
         self.waits.append([(start - got) / 1e6 for start, (_, got) in zip(started, moments, strict=True)])
-        self.from_request.append([(start - sent) / 1e6 for start, (sent, _) in zip(started, moments, strict=True)])
+        self.from_request.append(
+            [(start - sent) / 1e6 for start, (sent, _) in zip(started, moments, strict=True)]
+        )
 
     def _all_started(self) -> bool:
         return bool(self.server.get("/executed")["executed"] == self.asked)
@@ -89,16 +92,18 @@ def _read_answer(connection: socket.socket) -> None:
 def _report(sides: Sides, stock: Timed, ours: Timed, samples: int, rounds: int) -> Report:
     report = Report(
         "start",
-        f"One request at a time, {PAUSE * 1000:g} ms apart, on one idle process, SQLite FULL, an async task; {rounds} "
-        f"rounds of {samples} requests, the contenders in alternating order. A wait below zero is a task that had "
-        "started before its client had read the response.",
+        f"One request at a time, {PAUSE * 1000:g} ms apart, on one idle process, SQLite FULL, an async task; "
+        f"{rounds} rounds of {samples} requests, the contenders in alternating order. A wait below zero is a "
+        "task that had started before its client had read the response.",
     )
     rows: list[list[str]] = []
     for name, contender in ((sides.name_of_stock, stock), (sides.name_of_ours, ours)):
         for title, blocks in (("response", contender.waits), ("request", contender.from_request)):
             values = [value for block in blocks for value in block]
             shares = (0.5, 0.9, 0.99, 1.0)
-            rows.append([f"{name}: {title} to start", *(f"{percentile(values, share):.2f}" for share in shares)])
+            rows.append(
+                [f"{name}: {title} to start", *(f"{percentile(values, share):.2f}" for share in shares)]
+            )
     report.table("", ["", "p50 ms", "p90 ms", "p99 ms", "max ms"], rows)
     if sides.control:
         apart = abs(median(map(median, ours.waits)) - median(map(median, stock.waits)))
