@@ -1,0 +1,24 @@
+"""Background tasks for FastAPI that are not lost: the same call, recorded before the response leaves."""
+
+from segundo.app import Segundo
+from segundo.background import BackgroundTask, BackgroundTasks, Handle
+from segundo.context import TaskContext, current
+from segundo.errors import RetryLater, SegundoError
+from segundo.record import Record, State
+from segundo.retry import Retry
+from segundo.task import task
+
+__all__ = [
+    "BackgroundTask",
+    "BackgroundTasks",
+    "Handle",
+    "Record",
+    "Retry",
+    "RetryLater",
+    "Segundo",
+    "SegundoError",
+    "State",
+    "TaskContext",
+    "current",
+    "task",
+]

@@ -1,0 +1,302 @@
+"""`Segundo(app)`: where the parts are joined."""
+
+import asyncio
+import gc
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, ParamSpec, TypeVar
+
+from fastapi import APIRouter, FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segundo import seam
+from segundo.background import Handle
+from segundo.codec import Value
+from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable
+from segundo.ledger.sqlite import MEMORY, SQLiteLedger
+from segundo.names import Names
+from segundo.record import Call, Record, new_id
+from segundo.request import RequestSide
+from segundo.runtime import InlineRuntime, Runtime
+from segundo.settings import settings
+from segundo.status import Status
+from segundo.task import NO_OPTIONS, Configured, Options, Task
+
+logger = logging.getLogger("segundo")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+TEST_CLIENT = ("testclient", 50000)  # how Starlette's TestClient names itself in each request
+
+
+class Segundo:
+    """Keep the background tasks of a FastAPI app: recorded before the response leaves, run until they are done.
+
+    One line beside the app; every `BackgroundTasks` of its endpoints and dependencies is then durable. Each setting
+    is an argument, else SEGUNDO_<NAME>, else its default:
+
+    `ledger`: the file of records (`segundo.db`; "memory://" for tests). `status`: a prefix, or a router with your own
+    dependencies, for the routes that show records (off). `concurrency`: how many records this process runs at once
+    (64; 0 only records). `durability`: "full", or "normal" (a power loss may take the last commits).
+    `record_timeout`: seconds a request waits for its records before it is refused with 503 (5). `grace`: seconds that
+    running tasks have at shutdown (30). `retention`: how long ended records are kept ("30d", "forever"). `carry`:
+    context variables recorded with each call. `modules`: the top-level packages and modules whose plain functions may
+    be recorded, instead of "where `Segundo` is made, and whatever is not installed". `freeze`: gc.freeze() after
+    start-up, which halves the longest pauses of a busy app.
+
+    Nothing is opened before the app starts. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        ledger: str | os.PathLike[str] | None = None,
+        status: str | APIRouter | None = None,
+        concurrency: int | None = None,
+        durability: str | None = None,
+        record_timeout: float | None = None,
+        grace: float | None = None,
+        retention: str | float | timedelta | None = None,
+        carry: Mapping[str, ContextVar[Any]] | None = None,
+        modules: Iterable[str] | None = None,
+        freeze: bool | None = None,
+    ) -> None:
+        if not isinstance(app, FastAPI):
+            raise ConfigurationError(f"Segundo(app) takes a FastAPI app, not {type(app).__name__}")
+        if seam.installed(app):
+            raise ConfigurationError(
+                "this app already has a Segundo; make one, and import it where you need it"
+            )
+        self.app = app
+        self.settings = settings(
+            {
+                "ledger": ledger,
+                "concurrency": concurrency,
+                "durability": durability,
+                "record_timeout": record_timeout,
+                "grace": grace,
+                "retention": retention,
+                "freeze": freeze,
+            }
+        )
+        maker = sys._getframe(1).f_globals.get("__name__", "__main__")
+        self._names = Names([maker] if modules is None else modules, only=modules is not None)
+        self._carry = dict(carry or {})
+        self._carried = Value(Any)
+        self._runtime: Runtime | None = None
+        self._starting = asyncio.Lock()
+        self._testing = False
+        self._warned: set[Any] = set()
+        self._status = None if status is None else Status(status, self._find)
+        if self._status is not None:
+            app.include_router(self._status.router)
+        app.include_router(APIRouter(lifespan=self._lifespan))
+        app.add_middleware(_Lifespan, segundo=self)
+        app.state.segundo = self
+        seam.install(app, self._begin)
+
+    @property
+    def ledger(self) -> SQLiteLedger:
+        """The open ledger. Raises LedgerUnavailable before the app has started."""
+        if self._runtime is None:
+            raise LedgerUnavailable("the ledger is opened when the app starts; it has not")
+        return self._runtime.ledger
+
+    async def submit(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Record a call outside a request, durably on return; it runs as soon as it is due.
+
+        Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it in time.
+        """
+        made = self.call(func, args, kwargs)
+        if made is None:
+            raise ArgumentError(
+                getattr(func, "__qualname__", repr(func)), "func", "cannot be recorded; declare it with @task"
+            )
+        runtime = await self._started()
+        records = await runtime.record([made[1]._replace(held=False)])
+        await runtime.begin(records)
+        handle: Handle[R] = Handle(records[0].id)
+        handle.stored(records[0])
+        return handle
+
+    # The desk of the request side
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Task, Call] | None:
+        """The call to record; None, with one warning for each function, if it must run in process."""
+        options = NO_OPTIONS
+        if isinstance(function, Configured):
+            function, options = function.function, function.options
+        task = self._names.offered(function)
+        if isinstance(task, str):
+            return self._in_process(function, task)
+        try:
+            arguments = task.arguments.encode(args, kwargs)
+        except ArgumentError as error:
+            if not task.plain:
+                raise
+            return self._in_process(function, str(error))
+        return task, self._make(task, options, arguments)
+
+    def accepted(self, handle: Handle[Any]) -> Response:
+        if self._status is None:
+            raise ConfigurationError('accepted(…) needs the status routes: Segundo(app, status="/tasks")')
+        return self._status.accepted(handle)
+
+    def in_process_failed(self, function: object, error: Exception) -> None:
+        name = getattr(function, "__qualname__", repr(function))
+        logger.error("%s, which ran in process, failed", name, exc_info=error)
+
+    def _make(self, task: Task, options: Options, arguments: str) -> Call:
+        return Call(
+            id=new_id(),
+            task=task.name,
+            arguments=arguments,
+            queue=options.queue or task.queue,
+            priority=task.priority if options.priority is None else options.priority,
+            delay=options.delay,
+            run_at=options.run_at,
+            attempts=task.retry.attempts,
+            crash_limit=task.crash_limit,
+            key=options.key,
+            retention=self.settings.retention if task.retention is None else task.retention,
+            carried=self._carry_along() if self._carry else None,
+            after=options.links(),
+        )
+
+    def _carry_along(self) -> str:
+        values = {
+            name: value for name, variable in self._carry.items() if (value := variable.get(None)) is not None
+        }
+        return self._carried.encode(values)
+
+    def _in_process(self, function: Any, why: str) -> None:
+        name = getattr(function, "__qualname__", repr(function))
+        if name not in self._warned:
+            self._warned.add(name)
+            logger.warning(
+                "%s runs in process and is lost if the process ends first: %s. Declare it with @task, or give it "
+                "arguments that can be recorded.",
+                name,
+                why,
+            )
+
+    # Life
+
+    async def _begin(self, request: Any) -> RequestSide:
+        return RequestSide(
+            self, await self._started(request.scope), live=request.scope["type"] == "websocket"
+        )
+
+    async def _find(self, request: Request, id: str) -> Record | None:
+        runtime = await self._started(request.scope)
+        return next(iter(await runtime.ledger.select(ids=[id])), None)
+
+    async def _started(self, scope: Scope | None = None) -> Runtime:
+        """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
+        runtime = self._runtime
+        if scope is not None and scope.get("client") == TEST_CLIENT:
+            self._testing = True
+        if runtime is None or not runtime.serves(testing=self._testing):
+            async with self._starting:
+                if self._runtime is runtime:
+                    await self._start_late()
+            runtime = self._runtime
+            assert runtime is not None
+        return runtime
+
+    async def _start_late(self) -> None:
+        if self._runtime is not None:
+            await self._runtime.abandon()
+        elif not self._testing:
+            logger.warning(
+                "the app's lifespan did not run; Segundo starts now, and cannot stop in good order"
+            )
+        await self._open()
+        await self._claim()
+
+    async def _open(self) -> None:
+        make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
+        runtime = make(self.settings, self._names, self._carry)
+        await runtime.open()
+        self._runtime = runtime
+        self._adopt(self.app)
+        self.settings.log()
+        logger.info(
+            "ledger %s%s", runtime.ledger.path, " (test mode: calls run inline)" if self._testing else ""
+        )
+
+    async def _claim(self) -> None:
+        """After the whole start-up: begin to run records."""
+        if self._runtime is not None:
+            await self._runtime.start()
+        if self.settings.freeze:
+            gc.collect()
+            gc.freeze()
+
+    async def _drain(self) -> None:
+        """Before anything else shuts down: claim no more, and let what runs end."""
+        if self._runtime is not None:
+            await self._runtime.stop()
+
+    async def _close(self) -> None:
+        if self._runtime is not None:
+            await self._drain()
+            runtime, self._runtime = self._runtime, None
+            await runtime.close()
+
+    def _adopt(self, app: FastAPI) -> None:
+        """FastAPI apps mounted below use this Segundo too, unless they have their own."""
+        for route in app.routes:
+            mounted = getattr(route, "app", None)
+            if isinstance(mounted, FastAPI) and not seam.installed(mounted):
+                seam.install(mounted, self._begin)
+                self._adopt(mounted)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: object) -> AsyncIterator[None]:
+        await self._open()
+        try:
+            yield
+        finally:
+            await self._close()
+
+
+class _Lifespan:
+    """Sees the app's start-up end and its shutdown begin; every other scope passes through untouched."""
+
+    def __init__(self, app: ASGIApp, segundo: Segundo) -> None:
+        self.app = app
+        self.segundo = segundo
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "lifespan":
+            return self.app(scope, receive, send)
+        return self._watch(scope, receive, send)
+
+    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Servers name their ASGI version; Starlette's TestClient does not.
+        self.segundo._testing = self.segundo._testing or "asgi" not in scope
+
+        async def receive_and_drain() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self.segundo._drain()
+            return message
+
+        async def send_and_claim(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.segundo._claim()
+            await send(message)
+
+        await self.app(scope, receive_and_drain, send_and_claim)

@@ -1,0 +1,148 @@
+"""`BackgroundTasks`: the object that endpoints add calls to. With a `Segundo`, each call becomes a record."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import starlette.background
+from fastapi import BackgroundTasks as FastAPIBackgroundTasks
+from starlette.responses import Response
+
+from segundo.errors import ConfigurationError
+from segundo.record import Call, Record
+from segundo.task import Configured
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+NOT_GIVEN: Any = object()
+
+
+class BackgroundTask(starlette.background.BackgroundTask):
+    """One function to call after the response: Starlette's own, whose keyword arguments may also be named `func`."""
+
+    def __init__(self, func: Callable[P, Any] = NOT_GIVEN, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        super().__init__(_function(func, kwargs), *args)
+        self.kwargs = kwargs
+
+
+class Recorded(starlette.background.BackgroundTask):
+    """A call that is, or is about to be, in the ledger; in `.tasks` it stands like any other, and calls its function."""
+
+    def __init__(
+        self, call: Call, is_async: bool, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.func, self.args, self.kwargs, self.is_async = func, args, kwargs, is_async
+        self.call = call
+        self.handle: Handle[Any] = Handle(call.id)
+
+
+class Handle(Generic[R]):
+    """What `add_task` returns: the record's id, or None for a call that runs in process and has no record."""
+
+    __slots__ = ("_record", "id")
+
+    def __init__(self, id: str | None) -> None:
+        self.id = id
+        self._record: Record | None = None
+
+    @property
+    def recorded(self) -> bool:
+        """True once the call is durably in the ledger."""
+        return self._record is not None
+
+    @property
+    def record(self) -> Record:
+        """The record as it was stored. Raises RuntimeError before that, and for a call that runs in process."""
+        if self._record is None:
+            raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
+        return self._record
+
+    def stored(self, record: Record) -> None:
+        """The ledger has the call. A duplicate's handle becomes that of the live record it is the same as."""
+        self._record = record
+        self.id = record.same_as or record.id
+
+    def __repr__(self) -> str:
+        return f"Handle({self.id!r})"
+
+
+class Side(Protocol):
+    """The request side that an object of a request belongs to."""
+
+    def add(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Recorded | None: ...
+    async def flush(self) -> None: ...
+    async def run_in_process(self) -> None: ...
+    def accepted(self, handle: Handle[Any]) -> Response: ...
+
+
+class BackgroundTasks(FastAPIBackgroundTasks):
+    """Calls to make after the response: FastAPI's own object, and in an app with a `Segundo` a durable one.
+
+    There, `add_task` returns a handle, and every call that can be written down is in the ledger before the client
+    sees the first byte. Without a `Segundo` it does exactly what FastAPI's does.
+    """
+
+    _side: Side | None = None
+
+    @overload
+    def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
+    @overload
+    def add_task(self, *, func: Callable[..., R], **kwargs: Any) -> "Handle[R]": ...
+    def add_task(self, func: Any = NOT_GIVEN, /, *args: Any, **kwargs: Any) -> Any:
+        """Add a call, to be made after the response.
+
+        A declared task's arguments are checked here: ArgumentError names the one that cannot be recorded. A plain
+        function's call that cannot be recorded runs in process, as FastAPI would run it, and is warned about once.
+        """
+        func = _function(func, kwargs)
+        recorded = None if self._side is None else self._side.add(func, args, kwargs)
+        if recorded is not None:
+            self.tasks.append(recorded)
+            return recorded.handle
+        if isinstance(func, Configured):
+            raise ConfigurationError(
+                "options(…) need an app with a Segundo: without one there is nothing to keep them"
+            )
+        self.tasks.append(BackgroundTask(func, *args, **kwargs))
+        return Handle(None)
+
+    def accepted(self, call: Handle[Any]) -> Response:
+        """The answer 202 Accepted with the record as its body and its address as `Location`.
+
+        Raises ConfigurationError while the status routes are off, and for a call that runs in process.
+        """
+        if self._side is None:
+            raise ConfigurationError("accepted(…) needs an app with a Segundo")
+        return self._side.accepted(call)
+
+    async def flush(self) -> None:
+        """Wait until what was added so far is in the ledger. Raises LedgerUnavailable if it cannot be."""
+        if self._side is not None:
+            await self._side.flush()
+
+    async def __call__(self) -> None:
+        """Run what runs in process. With a `Segundo` a failure stops nothing behind it, and recorded calls run later."""
+        if self._side is None:
+            await super().__call__()
+        else:
+            await self._side.run_in_process()
+
+    def in_process(self) -> list[starlette.background.BackgroundTask]:
+        """Those of `tasks` that no record stands for."""
+        return [task for task in self.tasks if not isinstance(task, Recorded)]
+
+
+def call_as_fastapi_does(task: starlette.background.BackgroundTask) -> Awaitable[None]:
+    """Run one task through FastAPI's own object, where tracing tools hang their spans."""
+    return FastAPIBackgroundTasks(tasks=[task])()
+
+
+def _function(function: Any, kwargs: dict[str, Any]) -> Any:
+    """`func` may be given by keyword when nothing is positional, as Starlette allows."""
+    if function is not NOT_GIVEN:
+        return function
+    if "func" not in kwargs:
+        raise TypeError("add_task() needs a function to call")
+    return kwargs.pop("func")

@@ -1,0 +1,243 @@
+"""Runs records in this process: `async def` on its event loop, `def` in Segundo's own threads."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from contextvars import Context
+
+from segundo.errors import LedgerError
+from segundo.ledger import Ledger, Settlement
+from segundo.record import Record, State
+from segundo.runner import Attempt, Runner, Stop
+
+logger = logging.getLogger("segundo")
+
+BEAT = 10.0  # seconds between comparisons of what runs here with what the ledger thinks
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the ledger cannot be written
+
+
+class Embedded:
+    """Claims as many records as it has free slots, runs them, settles them. All methods are called on its loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        owner: str,
+        runner: Runner,
+        *,
+        concurrency: int,
+        queues: Sequence[str] | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._runner = runner
+        self._concurrency = concurrency
+        self._queues = queues
+        self._running: dict[str, Attempt] = {}  # claimed, until the settlement is stored
+        self._ended: list[Settlement] = []
+        self._busy = 0  # slots taken
+        self._more = False  # the last claim was as large as it could be: there may be more
+        self._unseen = True  # records may have come by another way than `wake`: look when the next is due
+        self._woken = asyncio.Event()
+        self._outcomes = asyncio.Event()
+        self._stored = asyncio.Event()
+        self._claiming = asyncio.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._work: list[asyncio.Task[None]] = []
+        self._attempts: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        if self._work or self._concurrency == 0:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._work = [
+            asyncio.create_task(work, name=f"segundo-{name}")
+            for name, work in (("claim", self._claim()), ("settle", self._settle()), ("beat", self._beat()))
+        ]
+        self._ledger.listen(self._changed_unseen)
+        self._woken.set()
+
+    def wake(self, records: Sequence[Record]) -> None:
+        if not self._work:
+            return
+        now = [record for record in records if record.run_at <= record.created_at]
+        if now:
+            self._woken.set()
+        for record in records:
+            if record.run_at > record.created_at:
+                self._look_in(record.run_at - record.created_at)
+
+    async def stop(self, *, grace: float) -> None:
+        if not self._work:
+            return
+        claim, settle, beat = self._work
+        self._ledger.unlisten(self._changed_unseen)
+        for work in (claim, beat):
+            work.cancel()
+        await asyncio.gather(claim, beat, return_exceptions=True)
+        await self._drain(grace)
+        settle.cancel()
+        await asyncio.gather(settle, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._work = []
+
+    # Claiming
+
+    async def _claim(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._claim_what_is_due()
+                pause = FIRST_PAUSE
+            except LedgerError as error:
+                logger.warning("claiming waits %.1f s: %s", pause, error)
+                self._look_in(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _claim_what_is_due(self) -> None:
+        while (free := self._concurrency - self._busy) > 0:
+            async with self._claiming:
+                # Shielded: a claim that is under way when we stop must be known, or its records would wait for a rescue.
+                records = await asyncio.shield(self._claim_and_begin(free))
+            self._more = len(records) == free
+            if not self._more:
+                break
+        if self._unseen and not self._more:
+            self._unseen = False
+            due = await self._ledger.next_due(self._queues)
+            if due is not None:
+                self._look_in(due)
+
+    async def _claim_and_begin(self, free: int) -> Sequence[Record]:
+        suspect = not any(attempt.record.crashes for attempt in self._running.values())
+        records = await self._ledger.claim(self._owner, limit=free, queues=self._queues, suspect=suspect)
+        for record in records:
+            self._begin(record)
+        return records
+
+    def _look_in(self, seconds: float) -> None:
+        """Claim in `seconds`, unless a look is already planned for before."""
+        moment = self._loop.time() + seconds
+        if self._timer is not None and not self._timer.cancelled():
+            if self._loop.time() < self._timer.when() <= moment:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        self._unseen = True
+        self._woken.set()
+
+    def _changed_unseen(self) -> None:
+        """In a thread of the ledger: another process, or a chain, may have made something claimable."""
+        try:
+            self._loop.call_soon_threadsafe(self._look)
+        except RuntimeError:  # the loop is closed
+            pass
+
+    # Running
+
+    def _begin(self, record: Record) -> None:
+        attempt = self._running[record.id] = Attempt(record)
+        self._busy += 1
+        running = self._loop.create_task(self._run(attempt), context=Context())
+        self._attempts.add(running)
+        running.add_done_callback(self._attempts.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        settlement = await self._runner.run(attempt)
+        self._busy -= 1
+        if attempt.stopped is Stop.LOST:
+            self._running.pop(attempt.record.id, None)
+        else:
+            self._ended.append(settlement)
+            self._outcomes.set()
+        if self._more or attempt.record.crashes:
+            self._woken.set()
+
+    # Settling
+
+    async def _settle(self) -> None:
+        while True:
+            await self._outcomes.wait()
+            self._outcomes.clear()
+            await self._store(self._take_ended())
+
+    def _take_ended(self) -> list[Settlement]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    async def _store(self, settlements: list[Settlement]) -> None:
+        """Store outcomes until the ledger has them; meanwhile the claims are still ours, and so nobody runs them."""
+        pause = FIRST_PAUSE
+        while settlements:
+            try:
+                settled = await self._ledger.settle(settlements)
+            except LedgerError as error:
+                logger.error("%d outcomes wait %.1f s to be stored: %s", len(settlements), pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+            else:
+                for settlement, mine in zip(settlements, settled, strict=True):
+                    self._settled(settlement, mine)
+                return
+
+    def _settled(self, settlement: Settlement, mine: bool) -> None:
+        attempt = self._running.pop(settlement.id, None)
+        self._stored.set()
+        if not mine:
+            logger.warning(
+                "record %s: claim %d was no longer held, its outcome is dropped",
+                settlement.id,
+                settlement.claim,
+            )
+        elif settlement.state is State.QUEUED:
+            self._look_in(settlement.delay)
+        elif settlement.state is State.FAILED and attempt is not None:
+            _log_failure(attempt.record, settlement)
+
+    # Beating and stopping
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                async with self._claiming:  # what a claim is just bringing is no stray
+                    beat = await self._ledger.beat(self._owner, running=list(self._running))
+            except LedgerError as error:
+                logger.warning("beat failed: %s", error)
+                continue
+            for ids, why in ((beat.lost, Stop.LOST), (beat.cancel, Stop.CANCELLED)):
+                for id in ids:
+                    if (attempt := self._running.get(id)) is not None:
+                        attempt.stop(why)
+
+    async def _drain(self, grace: float) -> None:
+        """Wait for what runs; after `grace` cancel what can be cancelled, and leave threads to the rescue."""
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=grace)
+        stopped = [task for attempt in self._running.values() if (task := attempt.task) is not None]
+        for attempt in self._running.values():
+            attempt.stop(Stop.SHUTDOWN)
+        if stopped:
+            await asyncio.wait(stopped, timeout=grace)
+        await self._until_stored(grace)
+
+    async def _until_stored(self, patience: float) -> None:
+        """Every outcome there is goes to the ledger before we leave; what still runs in threads has none."""
+        try:
+            async with asyncio.timeout(patience):
+                while len(self._running) > self._busy:
+                    self._stored.clear()
+                    await self._stored.wait()
+        except TimeoutError:
+            logger.error("%d outcomes could not be stored before the stop", len(self._running) - self._busy)
+
+
+def _log_failure(record: Record, settlement: Settlement) -> None:
+    error = json.loads(settlement.error or "{}")
+    logger.error("%s %s failed: %s", record.task, record.id, error.get("traceback", settlement.reason))

@@ -1,0 +1,113 @@
+"""Where records live: the protocol that every ledger keeps, and the data that crosses it.
+
+Every change is one guarded statement in a transaction; zero rows changed means "no longer mine".
+Durations are seconds, and count on the ledger's own clock.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from segundo.record import Call, Record, State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What becomes of an attempt: transitions e (terminal), f (`counted` back to queued) and g (not counted)."""
+
+    id: str
+    claim: int
+    state: State
+    reason: str | None = None
+    result: str | None = None
+    error: str | None = None
+    delay: float = 0.0  # until it may run again, when it goes back to queued
+    counted: bool = True  # False: nothing of the task's own happened, no failure is counted
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What the ledger knows of a process's running records that the process may not."""
+
+    lost: tuple[str, ...]  # no longer held by this owner: stop, drop the outcome
+    cancel: tuple[str, ...]  # somebody asked to cancel these
+
+
+class Ledger(Protocol):
+    """The durable store of records and the only source of truth."""
+
+    async def open(self) -> None:
+        """Open or create the store; a second call does nothing. Raises LedgerUnusable."""
+
+    async def close(self) -> None:
+        """Finish what was posted, and close; a second call does nothing."""
+
+    async def join(self, owner: str) -> None:
+        """Register this process as `owner`: from now on it is alive until its process ends."""
+
+    async def leave(self, owner: str) -> None:
+        """Mark `owner` as stopping, and forget it if nothing is left in its hands."""
+
+    def listen(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, from any thread, when records may have become claimable without this process's doing."""
+
+    def unlisten(self, listener: Callable[[], None]) -> None:
+        """Undo `listen`."""
+
+    async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
+        """Store all calls or none; durable on return. Raises LedgerUnavailable after `record_timeout`.
+
+        Idempotent by id. A call whose (task, key) is live is stored as cancelled, reason Duplicate.
+        """
+
+    def release(self, owner: str, ids: Sequence[str]) -> Awaitable[None]:
+        """The request is over: the records that `owner` holds may now be claimed (transition b).
+
+        Posted when this returns, so that a cancelled caller still releases; await it to know that it is durable.
+        """
+        ...
+
+    async def claim(
+        self,
+        owner: str,
+        *,
+        limit: int,
+        queues: Sequence[str] | None = None,
+        ids: Sequence[str] | None = None,
+        suspect: bool = True,
+    ) -> Sequence[Record]:
+        """Take up to `limit` due records, the most urgent first (transition d); durable on return.
+
+        With `suspect` at most one of them has crashed a process before; without, none.
+        """
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """End attempts (transitions e, f, g); False where the claim was no longer held."""
+
+    async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
+        """Compare what runs here with what the ledger thinks; strays go back to queued, uncounted."""
+
+    async def rescue(self) -> Sequence[Record]:
+        """Take everything from dead owners (transitions b and h) and return what changed."""
+
+    async def cancel(self, id: str) -> Record:
+        """Cancel what does not run (i), or ask for it (j). Raises UnknownRecord; a terminal one is left as it is."""
+
+    async def progress(self, id: str, claim: int, progress: str) -> bool:
+        """Store the progress of a running attempt (j); False if the claim is no longer held."""
+
+    async def prune(self, *, older_than: float | None = None, limit: int = 1000) -> int:
+        """Delete up to `limit` terminal records past their retention, or `older_than` seconds old (l)."""
+
+    async def select(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Record]:
+        """Read records, newest first; `before` is the id to go on from."""
+
+    async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
+        """Seconds until the first queued record may be claimed (0 if one is due), None if there is none."""

@@ -1,0 +1,360 @@
+"""The changes that the writer makes to the file: one class for each verb of the ledger.
+
+A change knows how to apply itself inside a transaction, and, where many of a kind come together, how to apply all of
+them in a few statements. Each is idempotent: after a commit whose outcome is unknown it is simply applied again.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+from segundo.errors import UnknownRecord
+from segundo.ledger import Beat, Settlement
+from segundo.ledger.sqlite import statements as sql
+from segundo.ledger.sqlite.transaction import Transaction, to_record
+from segundo.record import Call, Link, Record, State
+
+T = TypeVar("T")
+
+
+class Change(Generic[T]):
+    """One wish to change the ledger. `unwanted` is set by who gave up on it before it was begun."""
+
+    __slots__ = ("unwanted",)
+    order: ClassVar[int]  # in which order the kinds of a batch are applied
+
+    def __init__(self) -> None:
+        self.unwanted = False
+
+    def apply(self, tx: Transaction) -> T:
+        raise NotImplementedError
+
+    @classmethod
+    def apply_all(cls, changes: Sequence[Any], tx: Transaction) -> list[Any]:
+        return [change.apply(tx) for change in changes]
+
+
+class RecordCalls(Change[list[Record]]):
+    """Transition a: all of the calls or none."""
+
+    __slots__ = ("calls", "owner")
+    order = 1
+
+    def __init__(self, calls: Sequence[Call], owner: str) -> None:
+        super().__init__()
+        self.calls = calls
+        self.owner = owner
+
+    @classmethod
+    def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
+        # Calls with a key or a predecessor look at other rows, so each is stored before the next is looked at.
+        free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
+        tx.run_many(sql.INSERT, [_columns(record) for records in free.values() for record in records])
+        return [free[change] if change in free else change.apply(tx) for change in changes]
+
+    def apply(self, tx: Transaction) -> list[Record]:
+        same: dict[str, str] = {}  # our duplicates, and the live records that they are the same as
+        return [self._store(call, same, tx) for call in self.calls]
+
+    def _looks_at_others(self) -> bool:
+        return any(call.key is not None or call.after for call in self.calls)
+
+    def _unlinked(self, tx: Transaction) -> list[Record]:
+        return [_new(call, self.owner, tx.now) for call in self.calls]
+
+    def _store(self, call: Call, same: dict[str, str], tx: Transaction) -> Record:
+        record = _new(call, self.owner, tx.now)
+        live = self._live(call, tx)
+        if live is not None:
+            same[call.id] = live
+            record = _ended(record, "Duplicate", tx.now)._replace(same_as=live)
+        else:
+            links = [Link(same.get(link.before, link.before), link.on_failure) for link in call.after]
+            record = self._wait(record, links, tx)
+        tx.run(sql.INSERT, _columns(record))
+        return record
+
+    def _live(self, call: Call, tx: Transaction) -> str | None:
+        return None if call.key is None else tx.value(sql.LIVE_KEY, call.task, call.key, call.id)
+
+    def _wait(self, record: Record, links: Sequence[Link], tx: Transaction) -> Record:
+        for link in links:
+            state = tx.value(sql.STATE_OF, link.before)
+            if state is None:
+                raise UnknownRecord(f"after={link.before!r}: no such record; it may have been pruned")
+            if not State(state).terminal:
+                tx.run(sql.LINK, (link.before, record.id, link.on_failure))
+                record = record._replace(state=State.WAITING)
+            elif state != State.SUCCEEDED and link.on_failure == "cancel":
+                return _ended(record, "PredecessorFailed", tx.now)
+        return record
+
+
+def _new(call: Call, owner: str, now: float) -> Record:
+    return Record(
+        id=call.id,
+        task=call.task,
+        queue=call.queue,
+        priority=call.priority,
+        state=State.WAITING if call.held else State.QUEUED,
+        reason=None,
+        owner=owner if call.held else None,
+        claim=0,
+        failures=0,
+        crashes=0,
+        attempts=call.attempts,
+        crash_limit=call.crash_limit,
+        key=call.key,
+        same_as=None,
+        retry_of=call.retry_of,
+        format=call.format,
+        arguments=call.arguments,
+        carried=call.carried,
+        result=None,
+        error=None,
+        progress=None,
+        retention=call.retention,
+        cancel_requested=False,
+        created_at=now,
+        run_at=now + call.delay if call.run_at is None else call.run_at,
+        started_at=None,
+        finished_at=None,
+        published_until=None,
+    )
+
+
+def _ended(record: Record, reason: str, now: float) -> Record:
+    return record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
+
+
+def _columns(record: Record) -> tuple[object, ...]:
+    return tuple(getattr(record, column) for column in sql.INSERTED)
+
+
+class Forget(Change[None]):
+    """Transition k: what a refused request may have recorded is gone, before anything else happens."""
+
+    __slots__ = ("ids", "owner")
+    order = 0
+
+    def __init__(self, ids: Sequence[str], owner: str) -> None:
+        super().__init__()
+        self.ids = ids
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> None:
+        gone = tx.column(sql.FORGET, json.dumps(self.ids), self.owner)
+        if gone:
+            tx.run(sql.FORGET_LINKS, (json.dumps(gone),))
+            tx.ended(gone)
+
+
+class Release(Change[None]):
+    """Transition b."""
+
+    __slots__ = ("ids", "owner")
+    order = 2
+
+    def __init__(self, ids: Sequence[str], owner: str) -> None:
+        super().__init__()
+        self.ids = ids
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> None:
+        tx.run(sql.RELEASE, (tx.now, json.dumps(self.ids), self.owner))
+
+    @classmethod
+    def apply_all(cls, changes: Sequence["Release"], tx: Transaction) -> list[None]:
+        for owner in {change.owner for change in changes}:
+            ids = [id for change in changes if change.owner == owner for id in change.ids]
+            cls(ids, owner).apply(tx)
+        return [None] * len(changes)
+
+
+class Settle(Change[list[bool]]):
+    """Transitions e, f, g."""
+
+    __slots__ = ("again", "settlements")
+    order = 3
+
+    def __init__(self, settlements: Sequence[Settlement]) -> None:
+        super().__init__()
+        self.settlements = settlements
+        self.again = False
+
+    def apply(self, tx: Transaction) -> list[bool]:
+        return self.apply_all([self], tx)[0]
+
+    @classmethod
+    def apply_all(cls, changes: Sequence["Settle"], tx: Transaction) -> list[list[bool]]:
+        settlements = [settlement for change in changes for settlement in change.settlements]
+        settled = _succeed(tx, [s for s in settlements if _is_plain_success(s)])
+        ended = list(settled)
+        for settlement in settlements:
+            if _is_plain_success(settlement):
+                continue
+            state = tx.value(sql.SETTLE, **_settle_parameters(settlement, tx.now))
+            if state is not None:
+                settled.add(settlement.id)
+                ended += [settlement.id] if State(state).terminal else []
+        tx.ended(ended)
+        return [
+            [s.id in settled or change._settled_before(s, tx) for s in change.settlements]
+            for change in changes
+        ]
+
+    def _settled_before(self, settlement: Settlement, tx: Transaction) -> bool:
+        # Only this claim can have let go of the row while its number stands: the first commit did happen.
+        return self.again and tx.value(sql.SETTLED, id=settlement.id, claim=settlement.claim) is not None
+
+
+def _is_plain_success(settlement: Settlement) -> bool:
+    return settlement.state is State.SUCCEEDED and settlement.result is None
+
+
+def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> set[str]:
+    claims = {settlement.id: settlement.claim for settlement in settlements}
+    return set(tx.column(sql.SUCCEED, tx.now, json.dumps(claims))) if claims else set()
+
+
+def _settle_parameters(settlement: Settlement, now: float) -> dict[str, object]:
+    failed = settlement.counted and settlement.state in (State.FAILED, State.QUEUED)
+    return {
+        "id": settlement.id,
+        "claim": settlement.claim,
+        "state": settlement.state,
+        "reason": settlement.reason,
+        "result": settlement.result,
+        "error": settlement.error,
+        "delay": settlement.delay,
+        "failed": int(failed),
+        "now": now,
+    }
+
+
+class Cancel(Change[Record]):
+    """Transition i for what does not run, j (a wish) for what does."""
+
+    __slots__ = ("id",)
+    order = 4
+
+    def __init__(self, id: str) -> None:
+        super().__init__()
+        self.id = id
+
+    def apply(self, tx: Transaction) -> Record:
+        ended = tx.cancelled([self.id], "Cancelled")
+        if ended:
+            tx.run(sql.FORGET_LINKS, (json.dumps(ended),))
+            tx.ended(ended)
+        else:
+            tx.run(sql.ASK_CANCEL, (self.id,))
+        row = tx.run(sql.SELECT_IDS, (json.dumps([self.id]),)).fetchone()
+        if row is None:
+            raise UnknownRecord(f"no record has the id {self.id!r}")
+        return to_record(row)
+
+
+class Progress(Change[bool]):
+    """Transition j: the holder of the claim says how far it is."""
+
+    __slots__ = ("claim", "id", "progress")
+    order = 4
+
+    def __init__(self, id: str, claim: int, progress: str) -> None:
+        super().__init__()
+        self.id = id
+        self.claim = claim
+        self.progress = progress
+
+    def apply(self, tx: Transaction) -> bool:
+        return tx.run(sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
+
+
+class Claim(Change[list[Record]]):
+    """Transition d. Applied last, so that it sees what the same batch released and freed."""
+
+    __slots__ = ("ids", "limit", "owner", "queues", "suspect")
+    order = 9
+
+    def __init__(
+        self, owner: str, limit: int, queues: Sequence[str] | None, ids: Sequence[str] | None, suspect: bool
+    ) -> None:
+        super().__init__()
+        self.owner = owner
+        self.limit = limit
+        self.queues = queues
+        self.ids = ids
+        self.suspect = suspect
+
+    def apply(self, tx: Transaction) -> list[Record]:
+        if self.ids is not None:
+            ids = json.dumps(list(self.ids)[: self.limit])
+            return _in_order(tx.records(sql.CLAIM_IDS, ids=ids, owner=self.owner, now=tx.now))
+        claimed = self._take(tx, sql.CLAIM_SUSPECT, sql.SUSPECT_QUEUES, 1) if self.suspect else []
+        return claimed + self._take(tx, sql.CLAIM, sql.QUEUES, self.limit - len(claimed))
+
+    def _take(self, tx: Transaction, claim: str, queues: str, limit: int) -> list[Record]:
+        taken: list[Record] = []
+        for queue in self._turn(tx.column(queues) if self.queues is None else list(self.queues), tx.now):
+            if len(taken) < limit:
+                taken += tx.records(
+                    claim, queue=queue, owner=self.owner, now=tx.now, limit=limit - len(taken)
+                )
+        return _in_order(taken)
+
+    @staticmethod
+    def _turn(queues: list[str], now: float) -> list[str]:
+        """Begin with another queue each time, so that a busy one does not starve those behind it."""
+        first = int(now * 1000) % len(queues) if queues else 0
+        return queues[first:] + queues[:first]
+
+
+def _in_order(records: list[Record]) -> list[Record]:
+    return sorted(records, key=lambda record: (-record.priority, record.run_at, record.id))
+
+
+class TakeBeat(Change[Beat]):
+    """What the ledger thinks runs here, against what does; strays go back (transition g)."""
+
+    __slots__ = ("owner", "running")
+    order = 5
+
+    def __init__(self, owner: str, running: Sequence[str]) -> None:
+        super().__init__()
+        self.owner = owner
+        self.running = frozenset(running)
+
+    def apply(self, tx: Transaction) -> Beat:
+        rows = tx.run(sql.RUNNING_OF, (self.owner,)).fetchall()
+        held = {id for id, _, _ in rows}
+        strays = [
+            Settlement(id=id, claim=claim, state=State.QUEUED, counted=False)
+            for id, claim, _ in rows
+            if id not in self.running
+        ]
+        Settle(strays).apply(tx)
+        tx.freed = tx.freed or bool(strays)
+        return Beat(
+            lost=tuple(self.running - held),
+            cancel=tuple(id for id, _, asked in rows if asked and id in self.running),
+        )
+
+
+class Prune(Change[int]):
+    """Transition l."""
+
+    __slots__ = ("limit", "older_than")
+    order = 6
+
+    def __init__(self, older_than: float | None, limit: int) -> None:
+        super().__init__()
+        self.older_than = older_than
+        self.limit = limit
+
+    def apply(self, tx: Transaction) -> int:
+        if self.older_than is None:
+            pruned = tx.run(sql.PRUNE, (tx.now, self.limit)).rowcount
+        else:
+            pruned = tx.run(sql.PRUNE_OLD, (tx.now - self.older_than, self.limit)).rowcount
+        return pruned

@@ -1,0 +1,131 @@
+"""The ledger's file: found, checked, created, opened with the settings that the promises need."""
+
+import logging
+import os
+import platform
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from segundo.errors import LedgerUnusable
+
+logger = logging.getLogger("segundo.ledger")
+
+Durability = Literal["full", "normal"]
+
+APPLICATION_ID = 0x5365_676F  # "Sego" in the file's header
+SCHEMA_VERSION = 1
+OLDEST_READER = 1  # the oldest schema version whose programs may still open this file
+BUSY_MS = 200  # how long one attempt to begin waits for a stranger's lock; the writer tries again
+
+NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "fuse.sshfs", "glusterfs", "ceph"}
+)
+FLEETING = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
+
+
+def prepare(path: Path) -> None:
+    """Check the place, and create the file (readable by its owner alone) if there is none."""
+    if not path.parent.is_dir():
+        raise LedgerUnusable(
+            f"ledger {path}: the folder {path.parent} does not exist; create it or set SEGUNDO_LEDGER"
+        )
+    kind = filesystem(path.parent)
+    if kind in NETWORK:
+        raise LedgerUnusable(
+            f"ledger {path} is on a network file system ({kind}), whose locks SQLite cannot trust: "
+            "use a local disk, or PostgreSQL"
+        )
+    if kind in FLEETING:
+        logger.warning(
+            "ledger %s is on %s, which a restart of this container or machine empties: mount a volume",
+            path,
+            kind,
+        )
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise LedgerUnusable(f"ledger {path} cannot be read and written by this user") from None
+    except OSError as error:
+        raise LedgerUnusable(f"ledger {path} cannot be created: {error.strerror}") from error
+
+
+def connect(path: Path, durability: Durability) -> sqlite3.Connection:
+    """A connection in autocommit: transactions are begun by name, where they are needed."""
+    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+    if platform.system() == "Darwin":  # fsync alone leaves the data in the drive's cache
+        connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=ro",
+        uri=True,
+        timeout=BUSY_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA query_only = 1")
+    return connection
+
+
+def set_up(connection: sqlite3.Connection, path: Path) -> None:
+    """Make an empty file a ledger, or check that it is one that this program may open. Runs inside the turn."""
+    try:
+        application, version = _header(connection)
+        if application == 0 and version == 0 and not _tables(connection):
+            _create(connection)
+        elif application != APPLICATION_ID:
+            raise LedgerUnusable(f"{path} is a SQLite file, but not a ledger of Segundo; choose another path")
+        elif version > SCHEMA_VERSION and _oldest_reader(connection) > SCHEMA_VERSION:
+            raise LedgerUnusable(
+                f"ledger {path} was made by a newer Segundo (schema {version}); upgrade this one"
+            )
+    except sqlite3.DatabaseError as error:
+        raise LedgerUnusable(f"ledger {path} cannot be opened: {error}") from error
+
+
+def _create(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    connection.execute("PRAGMA journal_mode = WAL")
+    schema = resources.files(__package__ or "").joinpath("schema.sql").read_text("utf-8")
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {schema}"
+        f"INSERT INTO meta VALUES ('oldest_reader', '{OLDEST_READER}');"
+        f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+
+
+def _header(connection: sqlite3.Connection) -> tuple[int, int]:
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return application, version
+
+
+def _tables(connection: sqlite3.Connection) -> bool:
+    return bool(connection.execute("SELECT EXISTS (SELECT 1 FROM sqlite_schema)").fetchone()[0])
+
+
+def _oldest_reader(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT value FROM meta WHERE name = 'oldest_reader'").fetchone()[0])
+
+
+def filesystem(folder: Path) -> str:
+    """The type of the file system that holds `folder`, as the kernel names it; "" where it cannot be told."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    real, best, kind = os.path.realpath(folder), "", ""
+    for line in mounts:
+        _, point, fstype, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        inside = real == point or real.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fstype
+    return kind

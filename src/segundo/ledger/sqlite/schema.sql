@@ -1,0 +1,64 @@
+-- Version 1. Later versions only add. Times are unix seconds (REAL); payloads are JSON texts.
+
+CREATE TABLE records (
+    id               TEXT    NOT NULL PRIMARY KEY,  -- sorts by time, so rows are appended
+    task             TEXT    NOT NULL,
+    queue            TEXT    NOT NULL,
+    priority         INTEGER NOT NULL,              -- 0-9, 9 first
+    state            TEXT    NOT NULL,
+    reason           TEXT,
+    owner            TEXT,                          -- who answers for the row: its request, or its attempt
+    claim            INTEGER NOT NULL DEFAULT 0,    -- the fence; only grows
+    failures         INTEGER NOT NULL DEFAULT 0,    -- what retries spend; only grows
+    crashes          INTEGER NOT NULL DEFAULT 0,    -- what the crash budget spends; only grows
+    attempts         INTEGER,                       -- how many in all; NULL: without limit
+    crash_limit      INTEGER NOT NULL,
+    key              TEXT,
+    same_as          TEXT,
+    retry_of         TEXT,
+    format           INTEGER NOT NULL,              -- of the payloads
+    arguments        TEXT,
+    carried          TEXT,
+    result           TEXT,
+    error            TEXT,
+    progress         TEXT,
+    retention        REAL,                          -- seconds to keep it once ended; NULL: for ever
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    created_at       REAL    NOT NULL,
+    run_at           REAL    NOT NULL,
+    started_at       REAL,
+    finished_at      REAL,                          -- set exactly when the state is terminal
+    published_until  REAL                           -- the relay's lease on a broker message
+) WITHOUT ROWID;
+
+-- What claim seeks: one lane per (queue, priority). Records that took a process down are claimed one at a time.
+CREATE INDEX claimable ON records (queue, priority DESC, run_at, id) WHERE state = 'queued' AND crashes = 0;
+CREATE INDEX suspects ON records (queue, priority DESC, run_at, id) WHERE state = 'queued' AND crashes > 0;
+-- What beat and rescue read.
+CREATE INDEX owned ON records (owner) WHERE owner IS NOT NULL;
+-- At most one live record per (task, key).
+CREATE UNIQUE INDEX live_keys ON records (task, key) WHERE key IS NOT NULL AND finished_at IS NULL;
+-- What prune reads, and what a person looks for first.
+CREATE INDEX expiring ON records (finished_at + retention) WHERE finished_at IS NOT NULL AND retention IS NOT NULL;
+CREATE INDEX failed ON records (id) WHERE state = 'failed';
+
+-- What still waits for what: a row lives as long as the record before it.
+CREATE TABLE links (
+    before     TEXT NOT NULL,
+    after      TEXT NOT NULL,
+    on_failure TEXT NOT NULL,                       -- 'cancel' or 'run'
+    PRIMARY KEY (before, after)
+) WITHOUT ROWID;
+CREATE INDEX links_by_after ON links (after);
+
+-- Processes that own records. A worker is alive while it holds the lock on byte `number` of the lock file.
+CREATE TABLE workers (
+    number     INTEGER PRIMARY KEY AUTOINCREMENT,
+    id         TEXT    NOT NULL UNIQUE,
+    host       TEXT    NOT NULL,
+    pid        INTEGER NOT NULL,
+    started_at REAL    NOT NULL,
+    stopping   INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -1,0 +1,194 @@
+"""Every statement that the SQLite ledger runs, by name; the comment says which index serves it.
+
+Lists travel as one JSON parameter, so that a statement is one text and one step however many rows it is for.
+"""
+
+from segundo.record import Record
+
+ALL = ", ".join(Record._fields)
+
+# record: primary key. Idempotent, so that a batch whose outcome is unknown can be run again.
+INSERTED = (
+    *(
+        "id",
+        "task",
+        "queue",
+        "priority",
+        "state",
+        "reason",
+        "owner",
+        "attempts",
+        "crash_limit",
+        "key",
+        "same_as",
+    ),
+    *("retry_of", "format", "arguments", "carried", "retention", "created_at", "run_at", "finished_at"),
+)
+INSERT = f"""
+INSERT INTO records ({", ".join(INSERTED)}) VALUES ({", ".join("?" * len(INSERTED))})
+ON CONFLICT (id) DO NOTHING
+"""
+# record: live_keys.
+LIVE_KEY = "SELECT id FROM records WHERE task = ? AND key = ? AND finished_at IS NULL AND id <> ?"
+# record: primary key.
+STATE_OF = "SELECT state FROM records WHERE id = ?"
+# record: primary key of links.
+LINK = "INSERT INTO links (before, after, on_failure) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+
+# forget (k): primary key. Only what still waits for this owner's request.
+FORGET = """
+DELETE FROM records WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting' RETURNING id
+"""
+FORGET_LINKS = "DELETE FROM links WHERE after IN (SELECT value FROM json_each(?))"
+
+# release (b): primary key, links_by_after.
+RELEASE = """
+UPDATE records SET owner = NULL, run_at = max(run_at, ?),
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id) THEN 'waiting' ELSE 'queued' END
+WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
+"""
+
+# claim: claimable, one seek for each queue that has something queued.
+QUEUES = """
+WITH RECURSIVE names (queue) AS (
+    SELECT min(queue) FROM records WHERE state = 'queued' AND crashes = 0
+    UNION ALL
+    SELECT (SELECT min(queue) FROM records WHERE state = 'queued' AND crashes = 0 AND queue > names.queue)
+    FROM names WHERE names.queue IS NOT NULL
+)
+SELECT queue FROM names WHERE queue IS NOT NULL
+"""
+SUSPECT_QUEUES = QUEUES.replace("crashes = 0", "crashes > 0")
+
+
+def _lanes(crashes: str) -> str:
+    lane = """
+    SELECT * FROM (SELECT id FROM records WHERE state = 'queued' AND {crashes} AND queue = :queue
+                   AND priority = {priority} AND run_at <= :now ORDER BY run_at, id LIMIT :limit)"""
+    lanes = "\n    UNION ALL".join(
+        lane.format(priority=priority, crashes=crashes) for priority in range(9, -1, -1)
+    )
+    return f"""
+UPDATE records SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now
+WHERE id IN (SELECT id FROM ({lanes}) LIMIT :limit) AND state = 'queued'
+RETURNING {ALL}
+"""
+
+
+# claim (d): one seek of claimable (suspects) per lane of a queue, the most urgent first; LIMIT ends the walk.
+CLAIM = _lanes("crashes = 0")
+CLAIM_SUSPECT = _lanes("crashes > 0")
+# claim by id (d): primary key.
+CLAIM_IDS = f"""
+UPDATE records SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'queued' AND run_at <= :now
+RETURNING {ALL}
+"""
+# claim: the first row of claimable and of suspects, lane by lane; ten seeks each.
+NEXT_DUE = """
+SELECT min(run_at) FROM (
+    {lanes}
+)
+""".format(
+    lanes="\n    UNION ALL ".join(
+        f"SELECT min(run_at) AS run_at FROM records "
+        f"WHERE state = 'queued' AND crashes {crashes} AND queue = :queue AND priority = {priority}"
+        for crashes in ("= 0", "> 0")
+        for priority in range(10)
+    )
+)
+
+# settle (e), the commonest end, for many at once: primary key.
+SUCCEED = """
+UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = ?
+FROM json_each(?) AS mine
+WHERE records.id = mine.key AND records.claim = mine.value AND records.state = 'running'
+RETURNING id
+"""
+# settle (e, f, g): primary key. A cancel that was asked for meanwhile wins over another attempt.
+SETTLE = """
+UPDATE records SET
+    state = CASE WHEN :state = 'queued' AND cancel_requested THEN 'cancelled' ELSE :state END,
+    reason = CASE WHEN :state = 'queued' AND cancel_requested THEN 'Cancelled' ELSE :reason END,
+    finished_at = CASE WHEN :state <> 'queued' OR cancel_requested THEN :now END,
+    run_at = CASE WHEN :state = 'queued' THEN :now + :delay ELSE run_at END,
+    failures = failures + :failed, result = :result, error = coalesce(:error, error),
+    owner = NULL, published_until = NULL
+WHERE id = :id AND claim = :claim AND state = 'running'
+RETURNING state
+"""
+# settle again, after a commit whose outcome was unknown: is the row as this claim would have left it?
+SETTLED = "SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL"
+
+# What a terminal record lets go on (c, i): primary key of links, then primary key.
+ANY_LINK = "SELECT EXISTS (SELECT 1 FROM links)"
+FREE = (
+    "DELETE FROM links WHERE before IN (SELECT value FROM json_each(?)) RETURNING before, after, on_failure"
+)
+UNSUCCESSFUL = "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?)) AND state <> 'succeeded'"
+QUEUE_FREED = """
+UPDATE records SET state = 'queued', run_at = max(run_at, ?)
+WHERE id IN (SELECT value FROM json_each(?)) AND state = 'waiting' AND owner IS NULL
+    AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+"""
+
+# cancel (i, j): primary key.
+CANCEL = """
+UPDATE records SET state = 'cancelled', reason = ?, owner = NULL, finished_at = ?
+WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('waiting', 'queued')
+RETURNING id
+"""
+ASK_CANCEL = "UPDATE records SET cancel_requested = 1 WHERE id = ? AND state = 'running'"
+# progress (j): primary key.
+PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
+
+# beat: owned.
+RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = ? AND state = 'running'"
+
+# join, leave, rescue: the workers table is small.
+JOIN = "INSERT INTO workers (id, host, pid, started_at) VALUES (?, ?, ?, ?) RETURNING number"
+JOINED = "SELECT number FROM workers WHERE id = ?"
+STOPPING = "UPDATE workers SET stopping = 1 WHERE id = ?"
+LEAVE = "DELETE FROM workers WHERE id = ? AND NOT EXISTS (SELECT 1 FROM records WHERE owner = workers.id)"
+WORKERS = "SELECT number, id, host, pid, started_at, stopping FROM workers"
+BURY = "DELETE FROM workers WHERE number = ?"
+
+# rescue (h): owned. The crash is counted unless the process was stopping; a plain function has no budget.
+_AGAIN = "NOT cancel_requested AND (crashes < crash_limit OR (:crashed = 0 AND crash_limit > 0))"
+RESCUE_RUNNING = f"""
+UPDATE records SET
+    state = CASE WHEN cancel_requested THEN 'cancelled' WHEN {_AGAIN} THEN 'queued' ELSE 'failed' END,
+    reason = CASE WHEN cancel_requested THEN 'Cancelled' WHEN {_AGAIN} THEN reason ELSE 'WorkerLost' END,
+    error = CASE WHEN cancel_requested OR ({_AGAIN}) THEN error ELSE :error END,
+    finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE :now END,
+    run_at = CASE WHEN {_AGAIN} THEN :now ELSE run_at END,
+    crashes = crashes + :crashed, owner = NULL, published_until = NULL
+WHERE owner = :owner AND state = 'running'
+RETURNING {ALL}
+"""
+# rescue (b): owned.
+RESCUE_WAITING = f"""
+UPDATE records SET owner = NULL, run_at = max(run_at, :now),
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id) THEN 'waiting' ELSE 'queued' END
+WHERE owner = :owner AND state = 'waiting'
+RETURNING {ALL}
+"""
+
+# prune (l): expiring.
+PRUNE = """
+DELETE FROM records WHERE id IN (
+    SELECT id FROM records
+    WHERE finished_at IS NOT NULL AND retention IS NOT NULL AND finished_at + retention <= ?
+    LIMIT ?)
+"""
+# prune --older-than: by hand, a walk along the primary key.
+PRUNE_OLD = """
+DELETE FROM records WHERE id IN (SELECT id FROM records WHERE finished_at <= ? ORDER BY id LIMIT ?)
+"""
+
+# select: primary key, newest first.
+SELECT = f"""
+SELECT {ALL} FROM records
+WHERE (:before IS NULL OR id < :before) AND (:state IS NULL OR state = :state) ORDER BY id DESC LIMIT :limit
+"""
+SELECT_IDS = f"SELECT {ALL} FROM records WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id DESC"

@@ -1,0 +1,70 @@
+"""One transaction of the writer: a connection, the moment it happens, and what must follow it."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from segundo.ledger.sqlite import statements as sql
+from segundo.ledger.sqlite.turns import Turns
+from segundo.record import Record, State
+
+
+class Transaction:
+    """Given to every change of a batch. `now` is the same for all of them."""
+
+    def __init__(self, connection: sqlite3.Connection, now: float, turns: Turns) -> None:
+        self.now = now
+        self.turns = turns
+        self.run = connection.execute
+        self.run_many = connection.executemany
+        self.freed = False  # something became claimable that nobody in this process knows of
+        self._afterwards: list[Callable[[], None]] = []
+
+    def afterwards(self, step: Callable[[], None]) -> None:
+        """Do `step` when the transaction has ended, committed or not."""
+        self._afterwards.append(step)
+
+    def over(self) -> None:
+        for step in self._afterwards:
+            step()
+
+    def ended(self, ids: Sequence[str]) -> None:
+        """These records became terminal: let go on, or cancel, what waited for them (transitions c and i)."""
+        while ids and self.value(sql.ANY_LINK):
+            released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
+            unsuccessful = self.column(sql.UNSUCCESSFUL, json.dumps(ids))
+            doomed = {
+                after
+                for before, after, on_failure in released
+                if on_failure == "cancel" and before in unsuccessful
+            }
+            self._queue({after for _, after, _ in released} - doomed)
+            ids = self.cancelled(doomed, "PredecessorFailed")
+
+    def cancelled(self, ids: Iterable[str], reason: str) -> list[str]:
+        """Cancel those that do not run (i); returns them."""
+        return self.column(sql.CANCEL, reason, self.now, json.dumps(list(ids)))
+
+    def _queue(self, ids: set[str]) -> None:
+        if ids and self.run(sql.QUEUE_FREED, (self.now, json.dumps(list(ids)))).rowcount:
+            self.freed = True
+
+    def value(self, statement: str, *parameters: object, **named: object) -> Any:
+        """The first column of the first row, or None."""
+        row = self.run(statement, named or parameters).fetchone()
+        return None if row is None else row[0]
+
+    def column(self, statement: str, *parameters: object) -> list[str]:
+        """The first column of all rows."""
+        return [row[0] for row in self.run(statement, parameters).fetchall()]
+
+    def records(self, statement: str, **named: object) -> list[Record]:
+        return [to_record(row) for row in self.run(statement, named).fetchall()]
+
+
+def to_record(row: Sequence[Any]) -> Record:
+    return Record._make(row)._replace(state=State(row[4]), cancel_requested=bool(row[CANCEL_REQUESTED]))
+
+
+CANCEL_REQUESTED = Record._fields.index("cancel_requested")

@@ -1,0 +1,110 @@
+"""The lock file beside a ledger: whose turn it is to write, and which processes live.
+
+Every lock is one byte of one file, held with `lockf`: the kernel frees it when its process dies, and a forked child
+does not inherit it. POSIX drops *all* of a process's locks on a file when the process closes *any* descriptor of it,
+and never makes two threads of one process wait for each other. So each process opens the file once, and shares it.
+"""
+
+import errno
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NEXT, TURN = 0, 1
+WORKERS = 16  # worker number n holds byte WORKERS + n
+
+
+class Turns:
+    """One process's view of the lock file. Get it with `Turns.at(path)`, give it back with `close()`."""
+
+    # Per process by nature, as the locks are: two of these on one file would break each other's locks.
+    _open: "dict[Path, Turns]" = {}
+    _opening = threading.Lock()
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pid = os.getpid()
+        self._users = 0
+        self._thread_turn = threading.Lock()
+        self._mine: set[int] = set()
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    @classmethod
+    def at(cls, path: Path) -> "Turns":
+        with cls._opening:
+            turns = cls._open.get(path)
+            if turns is None or turns.pid != os.getpid():
+                turns = cls._open[path] = cls(path)
+            turns._users += 1
+            return turns
+
+    def close(self) -> None:
+        with self._opening:
+            self._users -= 1
+            if self._users == 0:
+                self._open.pop(self.path, None)
+                os.close(self._fd)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for this process's turn to write. Who has just written stands behind who waits.
+
+        Plain SQLite starves: the process that has just committed wins the lock again. Here it must first get `next`,
+        which the longest waiting one holds (test_four_processes_share_the_commits).
+        """
+        with self._thread_turn:
+            self._lock(NEXT)
+            try:
+                self._lock(TURN)
+            finally:
+                self._unlock(NEXT)
+            try:
+                yield
+            finally:
+                self._unlock(TURN)
+
+    def live(self, number: int) -> None:
+        """Hold the lock of worker `number` until `die`, or until this process ends."""
+        self._lock(WORKERS + number)
+        self._mine.add(number)
+
+    def die(self, number: int) -> None:
+        self._mine.discard(number)
+        self._unlock(WORKERS + number)
+
+    def bury(self, number: int) -> bool:
+        """True if worker `number` is dead; its lock is then ours until `die`. Our own workers are alive."""
+        if number in self._mine:
+            return False
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, WORKERS + number)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def same_file(self) -> bool:
+        """Whether the file at the path is still the one that we hold locks on."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _lock(self, byte: int) -> None:
+        while True:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, byte)
+                return
+            except OSError as error:
+                # The kernel sees processes, not threads: with two ledgers each, it can suspect a deadlock that is none.
+                if error.errno != errno.EDEADLK:
+                    raise
+                time.sleep(0.001)
+
+    def _unlock(self, byte: int) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)

@@ -1,0 +1,74 @@
+"""The changes that concern processes: a worker joins, leaves, and is taken for dead by another."""
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+
+from segundo.ledger.sqlite import statements as sql
+from segundo.ledger.sqlite.changes import Change
+from segundo.ledger.sqlite.transaction import Transaction
+from segundo.record import Record
+
+
+class Join(Change[int]):
+    """Register a worker. Its lock is taken before anyone can see its row, so it never looks dead."""
+
+    __slots__ = ("owner",)
+    order = 0
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> int:
+        number = tx.value(sql.JOINED, self.owner)
+        if number is None:
+            number = tx.value(sql.JOIN, self.owner, socket.gethostname(), os.getpid(), tx.now)
+        tx.turns.live(number)
+        return int(number)
+
+
+class Leave(Change[bool]):
+    """Mark a worker as stopping, and forget it if nothing is left in its hands; True if it is forgotten."""
+
+    __slots__ = ("owner",)
+    order = 8
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> bool:
+        tx.run(sql.STOPPING, (self.owner,))
+        return tx.run(sql.LEAVE, (self.owner,)).rowcount == 1
+
+
+class Rescue(Change[list[Record]]):
+    """Transitions b and h for all that dead workers left. Who is dead is asked of the kernel, never of a clock."""
+
+    __slots__ = ()
+    order = 7
+
+    def apply(self, tx: Transaction) -> list[Record]:
+        rescued: list[Record] = []
+        for number, owner, host, pid, _, stopping in tx.run(sql.WORKERS).fetchall():
+            if tx.turns.bury(number):
+                tx.afterwards(lambda number=number: tx.turns.die(number))  # type: ignore[misc]  # bound per worker
+                rescued += self._take_over(tx, owner, _epitaph(host, pid, stopping), crashed=not stopping)
+                tx.run(sql.BURY, (number,))
+        tx.freed = tx.freed or bool(rescued)
+        return rescued
+
+    @staticmethod
+    def _take_over(tx: Transaction, owner: str, error: str, *, crashed: bool) -> list[Record]:
+        running = tx.records(sql.RESCUE_RUNNING, owner=owner, error=error, crashed=int(crashed), now=tx.now)
+        waiting = tx.records(sql.RESCUE_WAITING, owner=owner, now=tx.now)
+        tx.ended([record.id for record in running if record.state.terminal])
+        return running + waiting
+
+
+def _epitaph(host: str, pid: int, stopping: Sequence[int] | int) -> str:
+    how = "stopped at shutdown" if stopping else "ended"
+    message = f"the process that ran it ({host}, pid {pid}) {how} before the attempt did"
+    return json.dumps({"type": "WorkerLost", "message": message})

@@ -1,0 +1,145 @@
+"""What the ledger stores of a call, and the only ways in which it changes. Read this file first."""
+
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class State(StrEnum):
+    """Where a record stands. The last three are for ever."""
+
+    WAITING = "waiting"  # for its request to end, or for the call before it
+    QUEUED = "queued"  # may be claimed once `run_at` is due
+    RUNNING = "running"  # an attempt holds the claim
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in TERMINAL
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED})
+LIVE = frozenset(State) - TERMINAL
+
+DEFAULT_PRIORITY = 5
+PRIORITIES = range(10)
+
+
+class Transition(NamedTuple):
+    """One lettered row of the state table: who alone may make it, and the guard in its statement."""
+
+    letter: str
+    source: State | None
+    target: State | None
+    by: str
+    guard: str
+
+
+# The docs' diagram and the property tests are made from this table; `None` is "no row".
+TRANSITIONS = (
+    Transition("a", None, State.WAITING, "record", "id unused, no live record with this (task, key)"),
+    Transition("a", None, State.QUEUED, "record", "the same, outside a request and with nothing before it"),
+    Transition("a", None, State.CANCELLED, "record", "a live record has this (task, key): reason Duplicate"),
+    Transition("b", State.WAITING, State.QUEUED, "release, rescue", "owner=? and nothing live before it"),
+    Transition("b", State.WAITING, State.WAITING, "release, rescue", "owner=? and something live before it"),
+    Transition("c", State.WAITING, State.QUEUED, "settle, cancel", "no owner, nothing live before it"),
+    Transition("d", State.QUEUED, State.RUNNING, "claim", "queued and due"),
+    Transition("e", State.RUNNING, State.SUCCEEDED, "settle", "claim=?"),
+    Transition("e", State.RUNNING, State.FAILED, "settle", "claim=?"),
+    Transition("e", State.RUNNING, State.CANCELLED, "settle", "claim=?"),
+    Transition("f", State.RUNNING, State.QUEUED, "settle", "claim=?, failures left, no cancel asked"),
+    Transition("g", State.RUNNING, State.QUEUED, "settle", "claim=?, user code not started or undone"),
+    Transition("h", State.RUNNING, State.QUEUED, "rescue", "owner dead, claim=?, crashes < crash_limit"),
+    Transition("h", State.RUNNING, State.FAILED, "rescue", "owner dead, claim=?, crash budget spent"),
+    Transition("h", State.RUNNING, State.CANCELLED, "rescue", "owner dead, claim=?, cancel asked"),
+    Transition("i", State.WAITING, State.CANCELLED, "cancel, settle", "not running"),
+    Transition("i", State.QUEUED, State.CANCELLED, "cancel, settle", "not running"),
+    Transition("j", State.RUNNING, State.RUNNING, "cancel, progress, publish", "state unchanged"),
+    Transition("k", State.WAITING, None, "forget", "owner=?"),
+    Transition("l", State.SUCCEEDED, None, "prune", "older than the retention, nothing live waits for it"),
+    Transition("l", State.FAILED, None, "prune", "the same"),
+    Transition("l", State.CANCELLED, None, "prune", "the same"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a call waits for: the record before it, and whether its failure cancels this call."""
+
+    before: str
+    on_failure: str = "cancel"  # or "run"
+
+
+class Call(NamedTuple):
+    """A task and its encoded arguments, not yet in the ledger.
+
+    Times are unix seconds; `delay` counts from the ledger's own clock at the moment of recording.
+    """
+
+    id: str
+    task: str
+    arguments: str
+    format: int = 1
+    queue: str = "default"
+    priority: int = DEFAULT_PRIORITY
+    delay: float = 0.0
+    run_at: float | None = None
+    attempts: int | None = 1  # None: without limit
+    crash_limit: int = 0
+    key: str | None = None
+    retry_of: str | None = None
+    retention: float | None = None
+    carried: str | None = None
+    after: tuple[Link, ...] = ()
+    held: bool = True  # waits for its request to end
+
+
+class Record(NamedTuple):
+    """One row of the ledger, column by column. Times are unix seconds on the ledger's clock."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    state: State
+    reason: str | None
+    owner: str | None
+    claim: int
+    failures: int
+    crashes: int
+    attempts: int | None
+    crash_limit: int
+    key: str | None
+    same_as: str | None
+    retry_of: str | None
+    format: int
+    arguments: str | None
+    carried: str | None
+    result: str | None
+    error: str | None
+    progress: str | None
+    retention: float | None
+    cancel_requested: bool
+    created_at: float
+    run_at: float
+    started_at: float | None
+    finished_at: float | None
+    published_until: float | None
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that runs, or would run next: 1 for the first."""
+        return self.failures + 1
+
+    @property
+    def failures_left(self) -> bool:
+        return self.attempts is None or self.failures + 1 < self.attempts
+
+
+def new_id() -> str:
+    """A record's id: 48 bits of time in milliseconds, then 96 random bits, so ids sort by time."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(12)}"

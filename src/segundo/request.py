@@ -1,0 +1,188 @@
+"""The request side: from the first call added until the request's calls are released."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, Protocol
+
+from fastapi import HTTPException
+from starlette.responses import Response
+
+from segundo.background import BackgroundTasks, Handle, Recorded, call_as_fastapi_does
+from segundo.errors import LedgerError
+from segundo.record import Call, Link, Record
+from segundo.task import Task
+
+logger = logging.getLogger("segundo")
+
+RETRY_AFTER = "1"  # seconds a refused client is asked to wait
+
+
+class Phase(IntEnum):
+    """How far the request is."""
+
+    OPEN = 0  # calls are collected
+    RECORDED = 1  # the response may go out; later calls are recorded on the next turn of the loop
+    RELEASED = 2  # the request is over; later calls are recorded and released on the next turn of the loop
+    DROPPED = (
+        3  # the endpoint failed, or the ledger could not record: its calls are forgotten, as FastAPI does
+    )
+
+
+class Desk(Protocol):
+    """What the request side needs of the app it belongs to."""
+
+    def call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Task, Call] | None: ...
+    def accepted(self, handle: Handle[Any]) -> Response: ...
+    def in_process_failed(self, function: object, error: Exception) -> None: ...
+
+
+class Keeper(Protocol):
+    """Where the calls go."""
+
+    async def record(self, calls: Sequence[Call]) -> Sequence[Record]: ...
+    async def release(self, records: Sequence[Record]) -> None: ...
+
+
+class RequestSide:
+    """The calls of one request. `live`: a WebSocket, whose calls are recorded and released as they come."""
+
+    def __init__(self, desk: Desk, keeper: Keeper, *, live: bool = False) -> None:
+        self.tasks = BackgroundTasks()
+        self.tasks._side = self
+        self._desk = desk
+        self._keeper = keeper
+        self._phase = Phase.RELEASED if live else Phase.OPEN
+        self._loop = asyncio.get_running_loop()
+        self._pending: list[Recorded] = []
+        self._held: list[Record] = []
+        self._last_plain: str | None = None
+        self._flushing: asyncio.Task[None] | None = None
+
+    # What the endpoint calls, perhaps from a thread
+
+    def add(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Recorded | None:
+        """The call, to be recorded; None if it runs in process."""
+        made = self._desk.call(function, args, kwargs)
+        if made is None:
+            self._soon()
+            return None
+        task, call = made
+        if task.plain:
+            call = self._in_order(call)
+        recorded = Recorded(call, task.is_async, task.function, args, kwargs)
+        if self._phase is not Phase.DROPPED:
+            self._pending.append(recorded)
+            self._soon()
+        return recorded
+
+    def _in_order(self, call: Call) -> Call:
+        """Plain calls run one after another, in the order added; one failing does not stop the next."""
+        before, self._last_plain = self._last_plain, call.id
+        return call if before is None else call._replace(after=(Link(before, "run"),))
+
+    def _soon(self) -> None:
+        """A call that comes after the response began is recorded on the next turn of the loop."""
+        if self._phase in (Phase.RECORDED, Phase.RELEASED):
+            self._loop.call_soon_threadsafe(self._begin_flush)
+
+    def accepted(self, handle: Handle[Any]) -> Response:
+        return self._desk.accepted(handle)
+
+    # What the request's exit stacks call
+
+    async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """The endpoint and its function-scoped dependencies are over, nothing is sent: record, or refuse."""
+        if error is not None:
+            return self._drop()
+        if self._phase is Phase.OPEN:
+            try:
+                await self._record()
+            except LedgerError as reason:
+                self._drop()
+                logger.error("a request is refused, its calls could not be recorded: %s", reason)
+                raise HTTPException(
+                    503, "the work could not be recorded, try again", {"Retry-After": RETRY_AFTER}
+                ) from reason
+            except BaseException:
+                self._drop()
+                raise
+            self._phase = Phase.RECORDED
+
+    async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """The last byte is out and the request's sessions are still open: the time for calls that run in process."""
+        if error is None and self._phase is not Phase.DROPPED:
+            await self.run_in_process()
+
+    async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """The request is over, whatever became of it after the client was answered: release what was recorded."""
+        if self._phase is Phase.DROPPED:
+            return
+        try:
+            if error is None:
+                await self.run_in_process()
+            elif self._held:
+                logger.warning(
+                    "a request failed after its calls were recorded; they run all the same: %r", error
+                )
+        finally:
+            self._phase = Phase.RELEASED
+            held, self._held = self._held, []
+            if held:
+                await self._keeper.release(held)
+
+    def _drop(self) -> None:
+        self._phase = Phase.DROPPED
+        self._pending.clear()
+
+    # In process
+
+    async def run_in_process(self) -> None:
+        """Call what cannot be recorded, one after another, each once; a failure is logged and stops nothing."""
+        for task in self.tasks.in_process():
+            self.tasks.tasks.remove(task)
+            try:
+                await call_as_fastapi_does(task)
+            except Exception as error:
+                self._desk.in_process_failed(getattr(task, "func", task), error)
+
+    # Recording
+
+    async def flush(self) -> None:
+        """Record what is pending now, and after the request release it too."""
+        if self._phase is Phase.DROPPED:
+            return
+        await self._record()
+        if self._phase is Phase.RELEASED:
+            held, self._held = self._held, []
+            if held:
+                await self._keeper.release(held)
+
+    async def _record(self) -> None:
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        records = await self._keeper.record([recorded.call for recorded in pending])
+        for recorded, record in zip(pending, records, strict=True):
+            recorded.handle.stored(record)
+        self._held += records
+
+    def _begin_flush(self) -> None:
+        if self._flushing is None or self._flushing.done():
+            self._flushing = self._loop.create_task(self._flush_late())
+
+    async def _flush_late(self) -> None:
+        try:
+            while self._pending:
+                await self.flush()
+            if self._phase is Phase.RELEASED:
+                await self.run_in_process()
+        except LedgerError as error:
+            logger.error(
+                "calls added after the response began could not be recorded, and are lost: %s", error
+            )

@@ -1,0 +1,265 @@
+"""One attempt, for every executor: decode, call, judge. What comes out is a settlement; storing it is the caller's.
+
+One meaning of retry, timeout, cancel and result lives here and nowhere else.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import traceback
+from collections.abc import Mapping
+from contextvars import Context, ContextVar
+from enum import StrEnum
+from typing import Any
+
+from segundo.codec import FORMAT, Value
+from segundo.context import TaskContext, enter
+from segundo.errors import PayloadError, ResultError, UnknownTask
+from segundo.ledger import Settlement
+from segundo.names import Names
+from segundo.record import Record, State
+from segundo.task import Task
+from segundo.threads import Threads
+
+logger = logging.getLogger("segundo")
+
+SHORTEST_PUT_OFF, LONGEST_PUT_OFF = 1.0, 60.0  # seconds, while nobody here knows the task
+UNKNOWN_FOR_GOOD = 7 * 86400.0  # seconds after which an unknown task has failed
+LONGEST_TRACEBACK = 32_768  # characters kept of a traceback
+ANYTHING = Value(Any)
+
+
+class Stop(StrEnum):
+    """Why an attempt was told to end."""
+
+    TIMED_OUT = "TimedOut"
+    CANCELLED = "Cancelled"
+    SHUTDOWN = "Shutdown"
+    LOST = "Lost"  # another holds the claim: whatever comes out is dropped
+
+
+class TimedOut(Exception):
+    """An attempt took longer than its task's timeout."""
+
+
+class WorkerLost(Exception):
+    """A plain function was stopped by the shutdown of its process; it is not started a second time."""
+
+
+class Attempt:
+    """One counted run of a record, from the moment it is claimed until its settlement is stored."""
+
+    __slots__ = ("context", "record", "stopped", "task")
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.context = TaskContext(id=record.id, task=record.task, attempt=record.attempt, claim=record.claim)
+        self.stopped: Stop | None = None
+        self.task: asyncio.Task[None] | None = None  # while an `async def` runs: what to cancel
+
+    def stop(self, why: Stop) -> None:
+        """Tell the attempt to end. The first reason counts; a `def` only sees `current().cancelled`."""
+        if self.stopped is None:
+            self.stopped = why
+            self.context.cancelled = True
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Runner:
+    """Runs attempts. `carry`: the context variables that calls bring with them; `chance`: jitter's randomness."""
+
+    def __init__(
+        self, names: Names, threads: Threads, *, carry: Mapping[str, ContextVar[Any]], chance: random.Random
+    ) -> None:
+        self._names = names
+        self._threads = threads
+        self._carry = carry
+        self._chance = chance
+
+    async def run(self, attempt: Attempt) -> Settlement:
+        """Run one attempt to its end. Never raises: whatever happens is a settlement.
+
+        It must run in an asyncio task of its own, in an empty context: what the task sets is seen by nobody else.
+        """
+        record = attempt.record
+        try:
+            task = self._names.resolve(record.task)
+        except UnknownTask as error:
+            return _unknown(record, error)
+        except Exception as error:  # its module fails to import
+            return _failed(record, error)
+        try:
+            args, kwargs = _decode(task, record)
+            self._restore(record)
+        except PayloadError as error:
+            return _failed(record, error)
+        enter(attempt.context)
+        try:
+            result = await self._call(task, attempt, args, kwargs)
+            encoded = None if result is None or not task.keep_result else task.result.encode(result)
+        except ResultError as error:
+            return _failed(record, error)
+        except (
+            BaseException
+        ) as error:  # CancelledError and SystemExit too: the attempt's end, not the process's
+            if isinstance(error, GeneratorExit):
+                raise
+            return self._judge(task, attempt, error)
+        return Settlement(id=record.id, claim=record.claim, state=State.SUCCEEDED, result=encoded)
+
+    async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not task.is_async:
+            return await self._call_in_thread(task, attempt, args, kwargs)
+        attempt.task = asyncio.current_task()
+        timer = _timer(task, attempt)
+        try:
+            return await task.function(*args, **kwargs)
+        finally:
+            attempt.task = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _call_in_thread(
+        self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A `def` cannot be stopped: past its timeout it is waited for all the same, and only then has timed out."""
+
+        def call() -> Any:
+            self._restore(attempt.record)
+            enter(attempt.context)
+            return task.function(*args, **kwargs)
+
+        timer = _timer(task, attempt)
+        try:
+            result = await self._threads.run(lambda: Context().run(call))
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if attempt.stopped is Stop.TIMED_OUT:
+            raise _timed_out(task)
+        return result
+
+    def _restore(self, record: Record) -> None:
+        if record.carried is not None:
+            for name, value in ANYTHING.decode(record.carried).items():
+                if name in self._carry:
+                    self._carry[name].set(value)
+
+    def _judge(self, task: Task, attempt: Attempt, error: BaseException) -> Settlement:
+        """What an attempt that raised becomes: again, put back, cancelled, or failed."""
+        record, stopped = attempt.record, attempt.stopped
+        if isinstance(error, asyncio.CancelledError) and stopped is not None:
+            if stopped is Stop.CANCELLED:
+                return Settlement(id=record.id, claim=record.claim, state=State.CANCELLED, reason="Cancelled")
+            if stopped is Stop.SHUTDOWN and record.crash_limit > 0:
+                return Settlement(id=record.id, claim=record.claim, state=State.QUEUED, counted=False)
+            if stopped is Stop.SHUTDOWN:
+                return _failed(record, WorkerLost("the process was shut down before the attempt ended"))
+        if stopped is Stop.TIMED_OUT:
+            error = _caused(_timed_out(task), error)
+        if record.failures_left and task.retry.covers(error):
+            try:
+                delay = task.retry.delay(record.failures + 1, error, self._chance)
+            except Exception as broken:  # the task's own wait=… function
+                return _failed(record, _caused(broken, error))
+            return Settlement(
+                id=record.id,
+                claim=record.claim,
+                state=State.QUEUED,
+                reason=_reason(error),
+                error=describe(error),
+                delay=delay,
+            )
+        return _failed(record, error)
+
+
+def _decode(task: Task, record: Record) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if record.format != FORMAT:
+        raise PayloadError(
+            f"the arguments have format {record.format}, this version reads {FORMAT}; upgrade it"
+        )
+    if record.arguments is None:
+        raise PayloadError("the arguments were wiped")
+    return task.arguments.decode(record.arguments)
+
+
+def _timer(task: Task, attempt: Attempt) -> asyncio.TimerHandle | None:
+    if task.timeout is None:
+        return None
+    return asyncio.get_running_loop().call_later(task.timeout, attempt.stop, Stop.TIMED_OUT)
+
+
+def _timed_out(task: Task) -> TimedOut:
+    return TimedOut(f"the attempt took longer than its timeout of {task.timeout:g} s")
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def _unknown(record: Record, error: UnknownTask) -> Settlement:
+    """Nobody here knows the task, but a newer or older process may: put it off, and give up after days."""
+    age = (record.started_at or record.created_at) - record.created_at
+    if age > UNKNOWN_FOR_GOOD:
+        return _failed(record, error)
+    return Settlement(
+        id=record.id,
+        claim=record.claim,
+        state=State.QUEUED,
+        reason=_reason(error),
+        error=describe(error),
+        delay=min(max(SHORTEST_PUT_OFF, age), LONGEST_PUT_OFF),
+        counted=False,
+    )
+
+
+def _failed(record: Record, error: BaseException) -> Settlement:
+    return Settlement(
+        id=record.id, claim=record.claim, state=State.FAILED, reason=_reason(error), error=describe(error)
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return type(error).__name__
+
+
+def describe(error: BaseException) -> str:
+    """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
+    text = "".join(traceback.format_exception(error))
+    return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
+
+
+def _short(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    return {
+        "type": kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}",
+        "message": _message(error),
+        "notes": list(getattr(error, "__notes__", ())),
+    }
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:
+        return f"<its message cannot be had: {type(broken).__name__}>"
+
+
+def _causes(error: BaseException) -> list[dict[str, Any]]:
+    causes: list[dict[str, Any]] = []
+    seen = {id(error)}
+    cause = _cause(error)
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        causes.append(_short(cause))
+        cause = _cause(cause)
+    return causes
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

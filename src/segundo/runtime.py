@@ -1,0 +1,149 @@
+"""What works for an app while it runs: the ledger, who runs records, and the housekeeping between them."""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from contextvars import Context, ContextVar
+from typing import Any
+
+from segundo.errors import LedgerError
+from segundo.executors.embedded import Embedded
+from segundo.ledger.sqlite import MEMORY, SQLiteLedger
+from segundo.names import Names
+from segundo.record import Call, Record
+from segundo.runner import Attempt, Runner
+from segundo.settings import Settings
+from segundo.threads import Threads
+
+logger = logging.getLogger("segundo")
+
+RESCUE_EVERY = 5.0  # seconds between looks for dead processes
+PRUNE_EVERY = 300.0
+PRUNE_AT_ONCE = 1000  # rows of one transaction, so that requests need not wait long
+RELEASE_AGAIN = 1.0  # seconds until a release that failed is tried again
+
+
+class Runtime:
+    """One app's ledger and executor, on one event loop."""
+
+    def __init__(self, settings: Settings, names: Names, carry: Mapping[str, ContextVar[Any]]) -> None:
+        self.owner = secrets.token_hex(8)
+        self.ledger = self._make_ledger(settings)
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        self._threads = Threads(max(settings.concurrency, 1))
+        self._runner = Runner(names, self._threads, carry=carry, chance=random.Random())
+        self._embedded = Embedded(self.ledger, self.owner, self._runner, concurrency=settings.concurrency)
+        self._housekeeping: list[asyncio.Task[None]] = []
+
+    @staticmethod
+    def _make_ledger(settings: Settings) -> SQLiteLedger:
+        return SQLiteLedger(
+            settings.ledger, durability=settings.durability, record_timeout=settings.record_timeout
+        )
+
+    def serves(self, *, testing: bool) -> bool:
+        """Whether requests of the running loop, and of this mode, may use this runtime."""
+        return not testing and asyncio.get_running_loop() is self._loop
+
+    async def open(self) -> None:
+        """Open the ledger, join it, and take over from the dead; nothing is claimed yet."""
+        await self.ledger.open()
+        await self.ledger.join(self.owner)
+        await self._rescue()
+
+    async def start(self) -> None:
+        """Begin to claim, and to keep house."""
+        await self._embedded.start()
+        if not self._housekeeping:
+            self._housekeeping = [
+                asyncio.create_task(self._repeat(RESCUE_EVERY, self._rescue), name="segundo-rescue"),
+                asyncio.create_task(self._repeat(PRUNE_EVERY, self._prune), name="segundo-prune"),
+            ]
+
+    async def stop(self) -> None:
+        """Claim no more, and let what runs end within the grace."""
+        for task in self._housekeeping:
+            task.cancel()
+        await asyncio.gather(*self._housekeeping, return_exceptions=True)
+        self._housekeeping = []
+        await self._embedded.stop(grace=self._settings.grace)
+
+    async def close(self) -> None:
+        with suppress(LedgerError):  # then another process finds us dead, and does it for us
+            await self.ledger.leave(self.owner)
+        self._threads.close()
+        await self.ledger.close()
+
+    async def abandon(self) -> None:
+        """Close after the loop that it ran on has gone: what runs there cannot be stopped any more."""
+        self._housekeeping = []
+        await self.close()
+
+    async def record(self, calls: Sequence[Call]) -> Sequence[Record]:
+        return await self.ledger.record(calls, owner=self.owner)
+
+    async def release(self, records: Sequence[Record]) -> None:
+        """The request is over. What it held is posted before the first await, so a cancelled request releases too."""
+        ids = [record.id for record in records]
+        released = asyncio.ensure_future(self.ledger.release(self.owner, ids))
+        released.add_done_callback(lambda done: self._released(done, records))
+        self._embedded.wake(records)
+
+    async def begin(self, records: Sequence[Record]) -> None:
+        """These were recorded outside a request and may run at once."""
+        self._embedded.wake(records)
+
+    def _released(self, done: "asyncio.Future[None]", records: Sequence[Record]) -> None:
+        if done.cancelled() or done.exception() is None:
+            return
+        logger.warning("a release is tried again in %g s: %s", RELEASE_AGAIN, done.exception())
+        loop = done.get_loop()
+        loop.call_later(RELEASE_AGAIN, lambda: loop.create_task(self.release(records)))
+
+    async def _repeat(self, every: float, step: Any) -> None:
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await step()
+            except LedgerError as error:
+                logger.warning("housekeeping is put off: %s", error)
+
+    async def _rescue(self) -> None:
+        for record in await self.ledger.rescue():
+            logger.warning("rescued %s %s from a dead process: %s", record.task, record.id, record.state)
+
+    async def _prune(self) -> None:
+        while await self.ledger.prune(limit=PRUNE_AT_ONCE) == PRUNE_AT_ONCE:
+            pass
+
+
+class InlineRuntime(Runtime):
+    """The test mode: a temporary ledger, and everything that is due runs before the client's call returns."""
+
+    @staticmethod
+    def _make_ledger(settings: Settings) -> SQLiteLedger:
+        return SQLiteLedger(MEMORY, durability="normal", record_timeout=settings.record_timeout)
+
+    def serves(self, *, testing: bool) -> bool:
+        return True  # a TestClient without `with` brings a new loop for each request
+
+    async def start(self) -> None:
+        """Nothing claims by itself here."""
+
+    async def release(self, records: Sequence[Record]) -> None:
+        await self.ledger.release(self.owner, [record.id for record in records])
+        await self.drain()
+
+    async def begin(self, records: Sequence[Record]) -> None:
+        await self.drain()
+
+    async def drain(self) -> None:
+        """Run what is due, one after another, until nothing is."""
+        while claimed := await self.ledger.claim(self.owner, limit=1):
+            attempt = Attempt(claimed[0])
+            running = asyncio.get_running_loop().create_task(self._runner.run(attempt), context=Context())
+            await self.ledger.settle([await running])

@@ -1,0 +1,114 @@
+"""The FastAPI seam: FastAPI's own BackgroundTasks parameter receives ours, and each request tells us when it ends.
+
+FastAPI makes its object deep inside `solve_dependencies`, whose parameter `background_tasks` it never uses itself.
+`fastapi.routing` is given a wrapper of that function which passes ours, and hangs three callbacks on the request's
+own two exit stacks, so that what FastAPI promises about their order holds for us:
+
+    function stack, first in, last out   the endpoint and its function-scoped dependencies are over: record
+    request stack, last in, first out    the last byte is sent, sessions are still open: run what runs in process
+    request stack, first in, last out    request-scoped dependencies are over too: release
+"""
+
+import functools
+import inspect
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+import fastapi
+import fastapi.routing
+from fastapi import FastAPI
+from fastapi.background import BackgroundTasks
+
+from segundo.errors import ConfigurationError
+
+NEWEST_KNOWN = "0.165.0"  # the newest FastAPI that this seam was tested with
+REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"
+MOST_ROUTES = 10_000  # answers kept about routes; more means that something makes new ones all the time
+
+Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
+
+
+class RequestTasks(Protocol):
+    """The request side of one request: what the seam calls, and when."""
+
+    tasks: BackgroundTasks
+
+    async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
+    async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
+    async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
+
+
+class Begin(Protocol):
+    """Begins the request side of a request or WebSocket."""
+
+    async def __call__(self, request: Any) -> RequestTasks: ...
+
+
+# Per process, as the function that is wrapped is. FastAPI's Dependant has no room for a mark and no weak reference:
+# the answer about one is kept with it, under its address.
+_apps: "WeakKeyDictionary[Any, Begin]" = WeakKeyDictionary()
+_answers: dict[int, tuple[Any, bool]] = {}
+
+
+def install(app: FastAPI, begin: Begin) -> None:
+    """From now on, requests of `app` that use background tasks get ours. Raises ConfigurationError on an unknown FastAPI."""
+    _apps[app] = begin
+    if not hasattr(fastapi.routing.solve_dependencies, "__wrapped__"):
+        check_shape()
+        fastapi.routing.solve_dependencies = _wrap(fastapi.routing.solve_dependencies)
+
+
+def installed(app: object) -> bool:
+    return app in _apps
+
+
+def check_shape() -> None:
+    """Whether this FastAPI has what the seam hangs on."""
+    solve = getattr(fastapi.routing, "solve_dependencies", None)
+    parameters = inspect.signature(solve).parameters if callable(solve) else {}
+    source = inspect.getsource(fastapi.routing)
+    missing = [name for name in ("request", "dependant", "background_tasks") if name not in parameters]
+    missing += [key for key in (REQUEST_STACK, FUNCTION_STACK) if key not in source]
+    if missing:
+        raise ConfigurationError(
+            f"FastAPI {fastapi.__version__} has no {', '.join(missing)} where Segundo hangs on to it; the newest FastAPI "
+            f"known to work is {NEWEST_KNOWN}. Install that one, or use `tasks = BackgroundTasks(request)` in the endpoint."
+        )
+
+
+def _wrap(original: Any) -> Any:
+    @functools.wraps(original)
+    def solve_dependencies(*, request: Any, dependant: Any, **rest: Any) -> Coroutine[Any, Any, Any]:
+        begin = _apps.get(request.scope.get("app"))
+        if begin is None or not _uses_tasks(dependant, request):
+            return original(request=request, dependant=dependant, **rest)  # type: ignore[no-any-return]  # FastAPI's own
+        return _solve(original, begin, request, dependant, rest)
+
+    return solve_dependencies
+
+
+async def _solve(original: Any, begin: Begin, request: Any, dependant: Any, rest: dict[str, Any]) -> Any:
+    ours = await begin(request)
+    rest["background_tasks"] = ours.tasks
+    request_stack = request.scope[REQUEST_STACK]
+    request_stack.push_async_exit(ours.on_request_exit)
+    request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)
+    solved = await original(request=request, dependant=dependant, **rest)
+    request_stack.push_async_exit(ours.on_response_sent)
+    return solved
+
+
+def _uses_tasks(dependant: Any, request: Any) -> bool:
+    """Whether the route or any of its dependencies has the parameter; an override might, so any counts as one."""
+    known = _answers.get(id(dependant))
+    if known is None or known[0] is not dependant:
+        if len(_answers) >= MOST_ROUTES:
+            _answers.clear()
+        known = _answers[id(dependant)] = dependant, _has_parameter(dependant)
+    return known[1] or bool(request.scope["app"].dependency_overrides)
+
+
+def _has_parameter(dependant: Any) -> bool:
+    return bool(dependant.background_tasks_param_name) or any(map(_has_parameter, dependant.dependencies))

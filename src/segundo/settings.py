@@ -1,0 +1,128 @@
+"""What can be set, and where each value came from: an argument, the environment, or the default."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from segundo.errors import ConfigurationError
+from segundo.task import seconds
+
+logger = logging.getLogger("segundo")
+
+DEFAULTS: dict[str, object] = {
+    "ledger": "segundo.db",
+    "concurrency": 64,
+    "durability": "full",
+    "record_timeout": 5.0,
+    "grace": 30.0,
+    "retention": "30d",
+    "freeze": False,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`ledger`: a path, "sqlite:///path", or "memory://". Times are in seconds; `retention` None keeps for ever."""
+
+    ledger: str
+    concurrency: int
+    durability: Literal["full", "normal"]
+    record_timeout: float
+    grace: float
+    retention: float | None
+    freeze: bool
+    sources: Mapping[str, str] = field(repr=False)
+
+    def log(self) -> None:
+        for name, source in self.sources.items():
+            logger.info("setting %s = %s (%s)", name, getattr(self, name), source)
+
+
+def settings(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Settings:
+    """Each setting from its argument, else from SEGUNDO_<NAME>, else the default. Raises ConfigurationError."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for name, default in DEFAULTS.items():
+        value, source = _find(name, arguments.get(name), environment, default)
+        try:
+            values[name] = _PARSERS[name](value)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{source}: {name} cannot be {value!r}: {error}") from error
+        sources[name] = source
+    return Settings(**values, sources=sources)
+
+
+def _find(name: str, argument: object, environment: Mapping[str, str], default: object) -> tuple[object, str]:
+    variable = f"SEGUNDO_{name.upper()}"
+    if argument is not None:
+        return argument, "argument"
+    if environment.get(variable):
+        return environment[variable], variable
+    return default, "default"
+
+
+def _ledger(value: Any) -> str:
+    text = os.fspath(value)
+    if text == "memory://":
+        return text
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "sqlite":
+        raise ValueError("a ledger is a path, sqlite:///path, or memory://")
+    path = rest.removeprefix("/") if separator else text
+    return str(Path(path).absolute())
+
+
+def _concurrency(value: Any) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError("it is the number of records run at once; 0 only records")
+    return number
+
+
+def _durability(value: Any) -> str:
+    if value not in ("full", "normal"):
+        raise ValueError('it is "full" or "normal"')
+    return str(value)
+
+
+def _positive(value: Any) -> float:
+    number = seconds(value)
+    if number <= 0:
+        raise ValueError("it is a time and must be more than 0")
+    return number
+
+
+def _grace(value: Any) -> float:
+    number = seconds(value)
+    if number < 0:
+        raise ValueError("it is a time and cannot be negative")
+    return number
+
+
+def _retention(value: Any) -> float | None:
+    return None if value in ("forever", "for ever") else _positive(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("1", "true", "yes", "on"):
+        return True
+    if str(value).lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("it is on or off")
+
+
+_PARSERS: dict[str, Any] = {
+    "ledger": _ledger,
+    "concurrency": _concurrency,
+    "durability": _durability,
+    "record_timeout": _positive,
+    "grace": _grace,
+    "retention": _retention,
+    "freeze": _flag,
+}

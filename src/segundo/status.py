@@ -1,0 +1,153 @@
+"""The HTTP API of records, and the 202 answer that points to it."""
+
+import json
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter, HTTPException
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from segundo.background import Handle
+from segundo.errors import ConfigurationError
+from segundo.record import Record, State
+
+Find = Callable[[Request, str], Awaitable[Record | None]]
+
+
+class RecordView(BaseModel):
+    """What anybody who knows the id may see: never arguments, result or error text."""
+
+    id: str
+    task: str
+    state: State
+    progress: str | None
+    created_at: datetime
+    run_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RecordDetail(RecordView):
+    """What a reader sees whom the app's own dependencies let through."""
+
+    queue: str
+    priority: int
+    reason: str | None
+    attempt: int
+    failures: int
+    crashes: int
+    key: str | None
+    same_as: str | None
+    retry_of: str | None
+    arguments: Any
+    result: Any
+    error: Any
+
+
+class Status:
+    """The status routes of one app, and the addresses they give to records."""
+
+    def __init__(self, status: str | APIRouter, find: Find) -> None:
+        own = isinstance(status, APIRouter)
+        self.router = (
+            status if isinstance(status, APIRouter) else APIRouter(prefix=_prefix(status), tags=["tasks"])
+        )
+        # Only the app's own dependencies can say who may read more than the state.
+        self._view: type[RecordView] = RecordDetail if own and self.router.dependencies else RecordView
+        self._find = find
+        self.router.add_api_route(
+            "/{id}",
+            self._get,
+            methods=["GET"],
+            response_model=self._view,
+            name="segundo_record",
+            summary="The state of a task",
+            responses={404: {"description": "No record has this id"}},
+        )
+
+    async def _get(self, id: str, request: Request) -> RecordView:
+        record = await self._find(request, id)
+        if record is None:
+            raise HTTPException(404, "no record has this id")
+        return self.view(record)
+
+    def view(self, record: Record) -> RecordView:
+        return _detail(record) if self._view is RecordDetail else _public(record)
+
+    def accepted(self, handle: Handle[Any]) -> Response:
+        if handle.id is None:
+            raise ConfigurationError("accepted(…): this call runs in process and has no record to point to")
+        return Accepted(self, handle)
+
+    def location(self, scope: Scope, id: str) -> str:
+        return f"{scope.get('root_path', '').rstrip('/')}{self.router.prefix}/{id}"
+
+
+class Accepted(JSONResponse):
+    """202, rendered when it is sent: after the record exists, and with the id that a duplicate call leads to."""
+
+    def __init__(self, status: Status, handle: Handle[Any]) -> None:
+        super().__init__(None, status_code=202)
+        self._status = status
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        record, id = self._handle.record, self._handle.id
+        assert id is not None
+        self.body = self.render(self._status.view(record).model_dump(mode="json") | {"id": id})
+        self.headers["content-length"] = str(len(self.body))
+        self.headers["location"] = self._status.location(scope, id)
+        await super().__call__(scope, receive, send)
+
+
+def _prefix(status: str) -> str:
+    if not status.startswith("/"):
+        raise ConfigurationError(f'status={status!r}: a prefix begins with "/", as in status="/tasks"')
+    return status.rstrip("/")
+
+
+def _public(record: Record) -> RecordView:
+    return RecordView(
+        id=record.id,
+        task=record.task,
+        state=record.state,
+        progress=record.progress,
+        created_at=_moment(record.created_at),
+        run_at=_moment(record.run_at),
+        started_at=_perhaps(record.started_at),
+        finished_at=_perhaps(record.finished_at),
+    )
+
+
+def _detail(record: Record) -> RecordDetail:
+    return RecordDetail(
+        **_public(record).model_dump(),
+        queue=record.queue,
+        priority=record.priority,
+        reason=record.reason,
+        attempt=record.attempt,
+        failures=record.failures,
+        crashes=record.crashes,
+        key=record.key,
+        same_as=record.same_as,
+        retry_of=record.retry_of,
+        arguments=_json(record.arguments),
+        result=_json(record.result),
+        error=_json(record.error),
+    )
+
+
+def _moment(timestamp: float) -> datetime:
+    return datetime.fromtimestamp(timestamp, UTC)
+
+
+def _perhaps(timestamp: float | None) -> datetime | None:
+    return None if timestamp is None else _moment(timestamp)
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)

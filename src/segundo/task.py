@@ -1,0 +1,323 @@
+"""A task: a function and how it is to be run. `@task` declares one and leaves the function a plain function."""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+
+from segundo.codec import Arguments, Value
+from segundo.errors import DeclarationError
+from segundo.record import DEFAULT_PRIORITY, PRIORITIES, Link
+from segundo.retry import NEVER, Retry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+MARK = "__segundo__"  # where a declared function keeps its Task
+DEFAULT_QUEUE = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A function and its policy. A plain function is one with no crash budget, one attempt, its result dropped."""
+
+    function: Callable[..., Any]
+    name: str
+    queue: str = DEFAULT_QUEUE
+    retry: Retry = NEVER
+    timeout: float | None = None
+    crash_limit: int = 0
+    priority: int = DEFAULT_PRIORITY
+    retention: float | None = None
+    keep_result: bool = False
+    is_async: bool
+    arguments: Arguments
+    result: Value
+
+    @property
+    def plain(self) -> bool:
+        return self.crash_limit == 0 and not self.keep_result
+
+
+class HasId(Protocol):
+    """A handle or a record: anything that knows a record's id."""
+
+    @property
+    def id(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How one call differs from its task: see `TaskFunction.options`."""
+
+    delay: float = 0.0
+    run_at: float | None = None
+    priority: int | None = None
+    queue: str | None = None
+    key: str | None = None
+    after: HasId | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delay < 0:
+            raise ValueError("options(delay=…) is in seconds and cannot be negative")
+        if self.delay and self.run_at is not None:
+            raise ValueError("options() takes delay=… or run_at=…, not both")
+        if self.priority is not None:
+            check_priority(self.priority)
+
+    def links(self) -> tuple[Link, ...]:
+        """What the call waits for. A call that ran in process is over before any recorded one: nothing to wait for."""
+        before = self.after if isinstance(self.after, str) or self.after is None else self.after.id
+        return () if before is None else (Link(before),)
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True)
+class Configured(Generic[P, R]):
+    """A declared task with options for one call: give it to `add_task` in the task's place."""
+
+    function: Callable[P, R]
+    options: Options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+
+class TaskFunction(Protocol[P, R_co]):
+    """What a declared function is to a type checker: itself, and `options`."""
+
+    __name__: str
+    __qualname__: str
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def options(
+        self,
+        *,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | float | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        after: HasId | str | None = None,
+    ) -> "Configured[P, R_co]":
+        """Options for one call.
+
+        `delay`: seconds (or a timedelta) from the moment of recording. `run_at`: an aware datetime, or unix seconds.
+        `priority`: 0-9, 9 first. `key`: unique per task among live records; a duplicate call is recorded as
+        cancelled. `after`: a handle or record id; this call waits until that record is terminal, and is cancelled
+        if it did not succeed.
+        """
+        ...
+
+
+@overload
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+
+
+@overload
+def task(
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    crashes: int = 3,
+    priority: int = DEFAULT_PRIORITY,
+    retention: str | float | timedelta | None = None,
+) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+
+
+def task(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    crashes: int = 3,
+    priority: int = DEFAULT_PRIORITY,
+    retention: str | float | timedelta | None = None,
+) -> Any:
+    """Declare a function as a task: it runs on its own until done, by its budgets, and its result is kept.
+
+    `name`: what the ledger calls it ("module:function" by default); keep it when you move the function.
+    `retry`: when a failed attempt is followed by another (one attempt by default). `timeout`: seconds for one attempt;
+    a `def` cannot be stopped, it stays running until its thread ends. `crashes`: how often it may take its process
+    down, or go down with it, and run again. `retention`: how long the ended record is kept ("30d", seconds).
+    Raises DeclarationError where the function cannot be one: it must live in a module, by its own name.
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        declared = Task(
+            function=function,
+            name=name or default_name(function),
+            queue=queue,
+            retry=retry or NEVER,
+            timeout=timeout,
+            crash_limit=crashes,
+            priority=check_priority(priority),
+            retention=None if retention is None else seconds(retention),
+            keep_result=True,
+            is_async=inspect.iscoroutinefunction(function),
+            arguments=Arguments(function),
+            result=Value(result_annotation(function)),
+        )
+        check_declaration(declared)
+        register(declared)
+        setattr(function, MARK, declared)
+        setattr(function, "options", options_of(function))
+        return function
+
+    return declare if function is None else declare(function)
+
+
+def options_of(function: Callable[P, R]) -> Callable[..., Configured[P, R]]:
+    def options(
+        *,
+        delay: float | timedelta = 0.0,
+        run_at: datetime | float | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        key: str | None = None,
+        after: HasId | str | None = None,
+    ) -> Configured[P, R]:
+        chosen = Options(
+            delay=delay.total_seconds() if isinstance(delay, timedelta) else delay,
+            run_at=timestamp(run_at) if isinstance(run_at, datetime) else run_at,
+            priority=priority,
+            queue=queue,
+            key=key,
+            after=after,
+        )
+        return Configured(function, chosen)
+
+    options.__doc__ = TaskFunction.options.__doc__
+    return options
+
+
+def plain(function: Callable[..., Any], name: str) -> Task:
+    """The task that an undeclared function is."""
+    return Task(
+        function=function,
+        name=name,
+        is_async=inspect.iscoroutinefunction(function),
+        arguments=Arguments(function),
+        result=Value(None),
+    )
+
+
+def declared(function: object) -> Task | None:
+    """The task that `@task` made of this very function."""
+    found = getattr(function, MARK, None)
+    # A wrapper made with functools.wraps carries the mark of what it wraps, but is another function.
+    return found if isinstance(found, Task) and found.function is function else None
+
+
+# Per process, because a declaration is: the module that holds it may be imported before, or without, any app.
+_declared: dict[str, Task] = {}
+
+
+def register(task: Task) -> None:
+    """Make a declared task known by its name. A module that is loaded again replaces its own declarations."""
+    known = _declared.get(task.name)
+    if known is not None and _place(known) != _place(task):
+        raise DeclarationError(
+            f"two tasks are called {task.name!r}: {_place(known)} and {_place(task)}; give one another name=…"
+        )
+    _declared[task.name] = task
+
+
+def registered(name: str) -> Task | None:
+    """The declared task with this name, if its module has been imported."""
+    return _declared.get(name)
+
+
+def _place(task: Task) -> str:
+    return default_name(task.function)
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    return f"{import_name(function.__module__)}:{function.__qualname__}"
+
+
+def import_name(module: str) -> str:
+    """The name under which another process would import this module: `__main__` is recorded by its file or `-m` name."""
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules[module]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(getattr(main, "__file__", None) or module).stem
+
+
+def check_declaration(task: Task) -> None:
+    function, what = task.function, getattr(task.function, "__qualname__", repr(task.function))
+    if not inspect.isfunction(function):
+        raise DeclarationError(
+            f"@task takes a function, not {function!r}; for a class or an object, declare a function that uses it"
+        )
+    if "<" in function.__qualname__:
+        raise DeclarationError(
+            f"@task: {what} is defined inside a function, so a later process cannot find it; move it to its module"
+        )
+    if "." in function.__qualname__:
+        raise DeclarationError(
+            f"@task: {what} is a method; declare a function of the module that is given what it needs"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(
+            f"@task: {what} is a generator, whose body would never run; return a value instead"
+        )
+    if task.timeout is not None and task.timeout <= 0:
+        raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
+    if task.crash_limit < 0:
+        raise DeclarationError(f"@task(crashes=…) of {what} cannot be negative")
+    task.arguments.check_declaration()
+
+
+def check_priority(priority: int) -> int:
+    if priority not in PRIORITIES:
+        raise ValueError(f"priority is 0 to 9, 9 first; not {priority!r}")
+    return priority
+
+
+def result_annotation(function: Callable[..., Any]) -> Any:
+    """The return annotation, evaluated if it can be; without one a result takes JSON's own types."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception:  # a name that exists for type checkers only: the value then decides
+        hints = {}
+    return hints.get("return", Any)
+
+
+def timestamp(moment: datetime) -> float:
+    if moment.tzinfo is None:
+        raise ValueError("run_at=… needs an aware datetime (with a time zone), or unix seconds")
+    return moment.timestamp()
+
+
+UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+def seconds(duration: str | float | timedelta) -> float:
+    """A duration in seconds: a number, a timedelta, or a text such as "90s", "15m", "12h", "30d", "2w"."""
+    if isinstance(duration, timedelta):
+        return duration.total_seconds()
+    if isinstance(duration, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", duration)
+        if match is None:
+            raise ValueError(
+                f"a duration is a number of seconds, or a text such as 90s, 15m, 12h, 30d; not {duration!r}"
+            )
+        return float(match[1]) * UNITS[match[2] or "s"]
+    return float(duration)
