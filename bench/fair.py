@@ -44,9 +44,9 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
 def _report(seconds: float, counted: dict[str, Any], processes: dict[int, dict[str, int]]) -> Report:
     report = Report(
         "fair",
-        f"`uvicorn --workers {WORKERS}` on one SQLite ledger, FULL, {CONNECTIONS} connections, {seconds:g} s: "
+        f"`uvicorn --workers {WORKERS}` on one ledger, FULL, {CONNECTIONS} connections, {seconds:g} s: "
         f"{counted['rate']:,.0f} requests/s, p99 {counted['p99_ms']:,.1f} ms. The kernel spreads the "
-        "connections, so answers may be uneven; commits show whether each process gets its turn at the ledger.",
+        "connections, so answers may be uneven; commits show whether each process gets its turn.",
     )
     answers = {json.loads(body)["pid"]: count for body, count in counted["bodies"].items() if "pid" in body}
     commits = [process["commits"] for process in processes.values()]

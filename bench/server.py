@@ -37,7 +37,7 @@ def wait_until(predicate: Callable[[], bool], timeout: float, what: str, every: 
 
 
 class Server:
-    """A context manager: inside, the process is ready; after it, it has ended by itself, without complaint."""
+    """A context manager: inside, the process is ready; after it, it has ended without complaint."""
 
     def __init__(
         self, side: str, directory: Path, *, workers: int = 1, environ: Mapping[str, str] | None = None
