@@ -14,11 +14,12 @@ from segundo.runner import Attempt, Runner, Stop
 logger = logging.getLogger("segundo")
 
 BEAT = 10.0  # seconds between comparisons of what runs here with what the ledger thinks
+SOON = 0.05  # seconds until a claim looks again for what was due and could not be had
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the ledger cannot be written
 
 
 class Embedded:
-    """Claims as many records as it has free slots, runs them, settles them. All methods are called on its loop."""
+    """Claims as many records as it has free slots, runs and settles them. All methods are called on its loop."""
 
     def __init__(
         self,
@@ -43,7 +44,8 @@ class Embedded:
         self._outcomes = asyncio.Event()
         self._stored = asyncio.Event()
         self._claiming = asyncio.Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None  # of the next planned look, at `_planned`
+        self._planned = 0.0
         self._work: list[asyncio.Task[None]] = []
         self._attempts: set[asyncio.Task[None]] = set()
 
@@ -101,7 +103,8 @@ class Embedded:
     async def _claim_what_is_due(self) -> None:
         while (free := self._concurrency - self._busy) > 0:
             async with self._claiming:
-                # Shielded: a claim that is under way when we stop must be known, or its records would wait for a rescue.
+                # Shielded: a claim that is under way when we stop must be known, or its records would wait
+                # for a rescue.
                 records = await asyncio.shield(self._claim_and_begin(free))
             self._more = len(records) == free
             if not self._more:
@@ -110,7 +113,9 @@ class Embedded:
             self._unseen = False
             due = await self._ledger.next_due(self._queues)
             if due is not None:
-                self._look_in(due)
+                # What is due and was not claimed waits for one that runs alone, or fell due this moment: no
+                # rush.
+                self._look_in(due or SOON)
 
     async def _claim_and_begin(self, free: int) -> Sequence[Record]:
         suspect = not any(attempt.record.crashes for attempt in self._running.values())
@@ -122,11 +127,16 @@ class Embedded:
     def _look_in(self, seconds: float) -> None:
         """Claim in `seconds`, unless a look is already planned for before."""
         moment = self._loop.time() + seconds
-        if self._timer is not None and not self._timer.cancelled():
-            if self._loop.time() < self._timer.when() <= moment:
+        if self._timer is not None:
+            if self._planned <= moment:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(moment, self._look)
+        # Kept beside the handle: uvloop's has no `when()` if the moment is now.
+        self._planned, self._timer = moment, self._loop.call_at(moment, self._look_as_planned)
+
+    def _look_as_planned(self) -> None:
+        self._timer = None
+        self._look()
 
     def _look(self) -> None:
         self._unseen = True
@@ -172,7 +182,7 @@ class Embedded:
         return ended
 
     async def _store(self, settlements: list[Settlement]) -> None:
-        """Store outcomes until the ledger has them; meanwhile the claims are still ours, and so nobody runs them."""
+        """Store outcomes until the ledger has them; meanwhile the claims are ours, and nobody else runs them."""
         pause = FIRST_PAUSE
         while settlements:
             try:
@@ -189,6 +199,8 @@ class Embedded:
     def _settled(self, settlement: Settlement, mine: bool) -> None:
         attempt = self._running.pop(settlement.id, None)
         self._stored.set()
+        if attempt is not None and attempt.record.crashes:
+            self._woken.set()  # only now may the next that crashed a process be claimed: it runs alone
         if not mine:
             logger.warning(
                 "record %s: claim %d was no longer held, its outcome is dropped",
