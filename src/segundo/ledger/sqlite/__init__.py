@@ -8,6 +8,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from segundo.errors import LedgerForked, LedgerUnavailable
 from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import changes, file, workers
 from segundo.ledger.sqlite.reader import Reader
-from segundo.ledger.sqlite.turns import Turns
+from segundo.ledger.sqlite.turns import Turns, lock_file
 from segundo.ledger.sqlite.writer import Writer
 from segundo.record import Call, Record, State
 
@@ -27,11 +28,13 @@ MEMORY = "memory://"
 
 
 class SQLiteLedger:
-    """Records in one file, written by one thread with group commit. See `segundo.ledger.Ledger` for each method.
+    """Records in one file, written by one thread with group commit. See `segundo.ledger.Ledger` for each
+    method.
 
-    `path`: the file, or "memory://" for a temporary one that goes when the ledger closes. `durability`: "full" (an
-    fsync before each commit returns) or "normal" (a power loss may take the last commits). `record_timeout`: seconds
-    that a request waits for its records. `clock`: unix seconds; every time in the ledger comes from it.
+    `path`: the file, or "memory://" for a temporary one that goes when the ledger closes. `durability`:
+    "full" (an fsync before each commit returns) or "normal" (a power loss may take the last commits).
+    `record_timeout`: seconds that a request waits for its records. `clock`: unix seconds; every time in the
+    ledger comes from it.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class SQLiteLedger:
     ) -> None:
         self.path = _temporary_path(self) if str(path) == MEMORY else Path(path).absolute()
         self.record_timeout = record_timeout
-        self._durability = durability
+        self._durability: file.Durability = durability
         self._clock = clock
         self._pid: int | None = None
         self._numbers: dict[str, int] = {}
@@ -58,7 +61,7 @@ class SQLiteLedger:
 
     def _open(self) -> None:
         file.prepare(self.path)
-        self._turns = Turns.at(self.path.with_name(self.path.name + "-lock"))
+        self._turns = Turns.at(lock_file(self.path))
         try:
             with self._turns.turn():
                 connection = file.connect(self.path, self._durability)
@@ -111,7 +114,7 @@ class SQLiteLedger:
     # Changes
 
     async def join(self, owner: str) -> None:
-        self._numbers[owner] = await self._change(workers.Join(owner))
+        self._numbers[owner] = await self._change(workers.Join(owner, self._durability))
 
     async def leave(self, owner: str) -> None:
         if await self._change(workers.Leave(owner)):
@@ -124,8 +127,9 @@ class SQLiteLedger:
         try:
             return await recorded
         except BaseException:
-            # Too late, cancelled or failed: whatever became of it, these records must not run. If the writer has
-            # not begun it skips the change; if it has, the rows go before anybody can release them (transition k).
+            # Too late, cancelled or failed: whatever became of it, these records must not run. If the writer
+            # has not begun it skips the change; if it has, the rows go before anybody can release them
+            # (transition k).
             change.unwanted = True
             self._post(changes.Forget([call.id for call in calls], owner)).add_done_callback(_look_at_outcome)
             raise
@@ -202,8 +206,8 @@ class SQLiteLedger:
             raise LedgerUnavailable(f"the ledger {self.path} is not open")
         if self._pid != os.getpid():
             raise LedgerForked(
-                f"the ledger {self.path} was opened before this process was forked: open it in the app's lifespan, "
-                "which every process runs for itself"
+                f"the ledger {self.path} was opened before this process was forked: open it in the app's "
+                "lifespan, which every process runs for itself"
             )
 
     def _in_place(self) -> bool:
@@ -238,10 +242,8 @@ def _give_up(future: "asyncio.Future[Any]", seconds: float) -> None:
 def _deliver(
     loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", result: Any, error: BaseException | None
 ) -> None:
-    try:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(_set, future, result, error)
-    except RuntimeError:  # the loop is closed: nobody waits any more
-        pass
 
 
 def _set(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:

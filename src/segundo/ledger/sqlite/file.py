@@ -62,9 +62,10 @@ def connect(path: Path, durability: Durability) -> sqlite3.Connection:
     return connection
 
 
-def read_only(path: Path) -> sqlite3.Connection:
+def read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A connection that changes nothing. `immutable`: nobody has the file open, so no lock is looked at."""
     connection = sqlite3.connect(
-        f"{path.as_uri()}?mode=ro",
+        f"{path.as_uri()}?mode=ro{'&immutable=1' if immutable else ''}",
         uri=True,
         timeout=BUSY_MS / 1000,
         isolation_level=None,
@@ -75,19 +76,25 @@ def read_only(path: Path) -> sqlite3.Connection:
 
 
 def set_up(connection: sqlite3.Connection, path: Path) -> None:
-    """Make an empty file a ledger, or check that it is one that this program may open. Runs inside the turn."""
+    """Make an empty file a ledger, or check that this program may open it. Runs inside the turn."""
     try:
-        application, version = _header(connection)
-        if application == 0 and version == 0 and not _tables(connection):
+        if _header(connection) == (0, 0) and not _tables(connection):
             _create(connection)
-        elif application != APPLICATION_ID:
-            raise LedgerUnusable(f"{path} is a SQLite file, but not a ledger of Segundo; choose another path")
-        elif version > SCHEMA_VERSION and _oldest_reader(connection) > SCHEMA_VERSION:
-            raise LedgerUnusable(
-                f"ledger {path} was made by a newer Segundo (schema {version}); upgrade this one"
-            )
+        else:
+            check(connection, path)
     except sqlite3.DatabaseError as error:
         raise LedgerUnusable(f"ledger {path} cannot be opened: {error}") from error
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Whether this program may open the file. Raises LedgerUnusable."""
+    application, version = _header(connection)
+    if application != APPLICATION_ID:
+        raise LedgerUnusable(f"{path} is a SQLite file, but not a ledger of Segundo; choose another path")
+    if version > SCHEMA_VERSION and _oldest_reader(connection) > SCHEMA_VERSION:
+        raise LedgerUnusable(
+            f"ledger {path} was made by a newer Segundo (schema {version}); upgrade this one"
+        )
 
 
 def _create(connection: sqlite3.Connection) -> None:

@@ -57,6 +57,7 @@ CREATE TABLE workers (
     id         TEXT    NOT NULL UNIQUE,
     host       TEXT    NOT NULL,
     pid        INTEGER NOT NULL,
+    durability TEXT    NOT NULL,                    -- of its commits, for `doctor`: 'full' or 'normal'
     started_at REAL    NOT NULL,
     stopping   INTEGER NOT NULL DEFAULT 0
 );

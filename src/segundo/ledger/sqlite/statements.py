@@ -37,14 +37,16 @@ LINK = "INSERT INTO links (before, after, on_failure) VALUES (?, ?, ?) ON CONFLI
 
 # forget (k): primary key. Only what still waits for this owner's request.
 FORGET = """
-DELETE FROM records WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting' RETURNING id
+DELETE FROM records WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
+RETURNING id
 """
 FORGET_LINKS = "DELETE FROM links WHERE after IN (SELECT value FROM json_each(?))"
 
 # release (b): primary key, links_by_after.
 RELEASE = """
 UPDATE records SET owner = NULL, run_at = max(run_at, ?),
-    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id) THEN 'waiting' ELSE 'queued' END
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+            THEN 'waiting' ELSE 'queued' END
 WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
 """
 
@@ -146,7 +148,9 @@ PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state
 RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = ? AND state = 'running'"
 
 # join, leave, rescue: the workers table is small.
-JOIN = "INSERT INTO workers (id, host, pid, started_at) VALUES (?, ?, ?, ?) RETURNING number"
+JOIN = """
+INSERT INTO workers (id, host, pid, durability, started_at) VALUES (?, ?, ?, ?, ?) RETURNING number
+"""
 JOINED = "SELECT number FROM workers WHERE id = ?"
 STOPPING = "UPDATE workers SET stopping = 1 WHERE id = ?"
 LEAVE = "DELETE FROM workers WHERE id = ? AND NOT EXISTS (SELECT 1 FROM records WHERE owner = workers.id)"
@@ -169,7 +173,8 @@ RETURNING {ALL}
 # rescue (b): owned.
 RESCUE_WAITING = f"""
 UPDATE records SET owner = NULL, run_at = max(run_at, :now),
-    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id) THEN 'waiting' ELSE 'queued' END
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+            THEN 'waiting' ELSE 'queued' END
 WHERE owner = :owner AND state = 'waiting'
 RETURNING {ALL}
 """

@@ -1,18 +1,22 @@
 """The lock file beside a ledger: whose turn it is to write, and which processes live.
 
-Every lock is one byte of one file, held with `lockf`: the kernel frees it when its process dies, and a forked child
-does not inherit it. POSIX drops *all* of a process's locks on a file when the process closes *any* descriptor of it,
-and never makes two threads of one process wait for each other. So each process opens the file once, and shares it.
+Every lock is one byte of one file, held with `lockf`: the kernel frees it when its process dies, and a forked
+child does not inherit it. POSIX drops *all* of a process's locks on a file when the process closes *any*
+descriptor of it, and never makes two threads of one process wait for each other. So each process opens the
+file once, and shares it.
 """
 
 import errno
 import fcntl
 import os
+import struct
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 NEXT, TURN = 0, 1
 WORKERS = 16  # worker number n holds byte WORKERS + n
@@ -22,7 +26,7 @@ class Turns:
     """One process's view of the lock file. Get it with `Turns.at(path)`, give it back with `close()`."""
 
     # Per process by nature, as the locks are: two of these on one file would break each other's locks.
-    _open: "dict[Path, Turns]" = {}
+    _open: "ClassVar[dict[Path, Turns]]" = {}
     _opening = threading.Lock()
 
     def __init__(self, path: Path) -> None:
@@ -49,12 +53,28 @@ class Turns:
                 self._open.pop(self.path, None)
                 os.close(self._fd)
 
+    @classmethod
+    def living(cls, path: Path, numbers: Iterable[int]) -> set[int]:
+        """Which of these workers live: asked of the kernel, from outside, without taking a lock."""
+        with cls._opening:
+            ours = cls._open.get(path)
+            if ours is not None and ours.pid == os.getpid():  # to open the file again would drop our locks
+                return {n for n in numbers if n in ours._mine or _is_locked(ours._fd, WORKERS + n)}
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return set()
+        try:
+            return {n for n in numbers if _is_locked(fd, WORKERS + n)}
+        finally:
+            os.close(fd)
+
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self) -> Generator[None]:
         """Wait for this process's turn to write. Who has just written stands behind who waits.
 
-        Plain SQLite starves: the process that has just committed wins the lock again. Here it must first get `next`,
-        which the longest waiting one holds (test_four_processes_share_the_commits).
+        Plain SQLite starves: the process that has just committed wins the lock again. Here it must first get
+        `next`, which the longest waiting one holds (test_four_processes_share_the_commits).
         """
         with self._thread_turn:
             self._lock(NEXT)
@@ -101,10 +121,26 @@ class Turns:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, byte)
                 return
             except OSError as error:
-                # The kernel sees processes, not threads: with two ledgers each, it can suspect a deadlock that is none.
+                # The kernel sees processes, not threads: with two ledgers each, it can suspect a deadlock
+                # that is none.
                 if error.errno != errno.EDEADLK:
                     raise
                 time.sleep(0.001)
 
     def _unlock(self, byte: int) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, byte)
+
+
+def lock_file(ledger: Path) -> Path:
+    return ledger.with_name(ledger.name + "-lock")
+
+
+# C's `struct flock`, and where in it the kind of lock stands: in the question, and in the answer.
+_FLOCK, _KIND = ("qqihh", 3) if sys.platform == "darwin" else ("hhqqi4x", 0)
+
+
+def _is_locked(fd: int, byte: int) -> bool:
+    """Whether another process holds this byte. Only asks, so `fd` need not be writable."""
+    question = (byte, 1, 0, fcntl.F_RDLCK, 0) if _KIND else (fcntl.F_RDLCK, 0, byte, 1, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_GETLK, struct.pack(_FLOCK, *question))
+    return bool(struct.unpack(_FLOCK, answer)[_KIND] != fcntl.F_UNLCK)

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.changes import Change
@@ -14,17 +15,20 @@ from segundo.record import Record
 class Join(Change[int]):
     """Register a worker. Its lock is taken before anyone can see its row, so it never looks dead."""
 
-    __slots__ = ("owner",)
+    __slots__ = ("durability", "owner")
     order = 0
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, durability: str) -> None:
         super().__init__()
         self.owner = owner
+        self.durability = durability
 
     def apply(self, tx: Transaction) -> int:
         number = tx.value(sql.JOINED, self.owner)
         if number is None:
-            number = tx.value(sql.JOIN, self.owner, socket.gethostname(), os.getpid(), tx.now)
+            number = tx.value(
+                sql.JOIN, self.owner, socket.gethostname(), os.getpid(), self.durability, tx.now
+            )
         tx.turns.live(number)
         return int(number)
 
@@ -45,7 +49,7 @@ class Leave(Change[bool]):
 
 
 class Rescue(Change[list[Record]]):
-    """Transitions b and h for all that dead workers left. Who is dead is asked of the kernel, never of a clock."""
+    """Transitions b and h for all that dead workers left. The kernel says who is dead, never a clock."""
 
     __slots__ = ()
     order = 7
@@ -54,7 +58,7 @@ class Rescue(Change[list[Record]]):
         rescued: list[Record] = []
         for number, owner, host, pid, _, stopping in tx.run(sql.WORKERS).fetchall():
             if tx.turns.bury(number):
-                tx.afterwards(lambda number=number: tx.turns.die(number))  # type: ignore[misc]  # bound per worker
+                tx.afterwards(partial(tx.turns.die, number))
                 rescued += self._take_over(tx, owner, _epitaph(host, pid, stopping), crashed=not stopping)
                 tx.run(sql.BURY, (number,))
         tx.freed = tx.freed or bool(rescued)

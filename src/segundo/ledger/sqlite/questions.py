@@ -1,0 +1,48 @@
+"""Every statement that a visitor asks of the file. None writes."""
+
+from segundo.ledger.sqlite.statements import ALL
+from segundo.record import State
+
+NEWEST = "\U0010ffff"  # sorts behind every id
+
+# find: primary key; two, to know whether the beginning of an id is enough.
+FIND = "SELECT id FROM records WHERE id >= :prefix AND id < :prefix || char(0x10FFFF) ORDER BY id LIMIT 2"
+
+# A walk from the newest to the oldest: primary key.
+WALK = "SELECT id, state, task, reason FROM records WHERE id < :before ORDER BY id DESC LIMIT :limit"
+# The same over what failed: failed.
+WALK_FAILED = """
+SELECT id, state, task, reason FROM records INDEXED BY failed
+WHERE state = 'failed' AND id < :before ORDER BY id DESC LIMIT :limit
+"""
+
+# All that are in a state, while they are few: claimable and suspects; owned; owned and links.
+IN_STATE = {
+    State.QUEUED: """
+SELECT id FROM records INDEXED BY claimable WHERE state = 'queued' AND crashes = 0
+UNION ALL SELECT id FROM records INDEXED BY suspects WHERE state = 'queued' AND crashes > 0 LIMIT :limit
+""",
+    State.RUNNING: """
+SELECT id FROM records INDEXED BY owned WHERE owner IS NOT NULL AND state = 'running' LIMIT :limit
+""",
+    State.WAITING: """
+SELECT id FROM records INDEXED BY owned WHERE owner IS NOT NULL AND state = 'waiting'
+UNION ALL SELECT after FROM links LIMIT :limit
+""",
+}
+
+# What a record waits for: links_by_after.
+BEFORE = "SELECT before FROM links WHERE after = :id ORDER BY before"
+
+# The attempt that has run for the longest: owned.
+LONGEST = f"""
+SELECT {ALL} FROM records INDEXED BY owned WHERE owner IS NOT NULL AND state = 'running'
+ORDER BY started_at LIMIT 1
+"""
+# Processes: the workers table is small. How much each has in its hands: owned.
+WORKERS = """
+SELECT number, id, host, pid, started_at, stopping, durability,
+    (SELECT count(*) FROM records INDEXED BY owned WHERE owner = workers.id)
+FROM workers ORDER BY number
+"""
+CHECK = "PRAGMA quick_check(5)"
