@@ -44,7 +44,8 @@ def of_requests(verdict: Verdict) -> list[Row]:
 def of_effects(verdict: Verdict) -> list[Row]:
     emails, reports, lines = (verdict.of(what) for what in ("email", "report", "audit line"))
     repeated = sum(count > 1 for count in verdict.evidence.emails.values())
-    stopped = sum(promise.stopped_by_a_kill for promise in lines)
+    stopped = [promise for promise in lines if promise.stopped_by_a_kill]
+    written = sum(promise.kept for promise in stopped)
     return [
         ("Emails promised", len(emails), "declared tasks, with retries"),
         ("  arrived", sum(promise.kept for promise in emails), "different emails at the SMTP server"),
@@ -53,7 +54,7 @@ def of_effects(verdict: Verdict) -> list[Row]:
         ("  processed", sum(promise.kept for promise in reports), "hash, counts, size and thumbnail right"),
         ("Audit lines promised", len(lines), "plain functions: started at most once"),
         ("  written", sum(promise.kept for promise in lines), "lines in the log"),
-        ("  stopped by a kill", stopped, "so listed as failed WorkerLost, not rerun"),
+        ("  stopped by a kill", len(stopped), f"failed WorkerLost; {written} had written first"),
     ]
 
 
