@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -38,19 +38,20 @@ TEST_CLIENT = ("testclient", 50000)  # how Starlette's TestClient names itself i
 
 
 class Segundo:
-    """Keep the background tasks of a FastAPI app: recorded before the response leaves, run until they are done.
+    """Keep a FastAPI app's background tasks: recorded before the response leaves, run until they are done.
 
-    One line beside the app; every `BackgroundTasks` of its endpoints and dependencies is then durable. Each setting
-    is an argument, else SEGUNDO_<NAME>, else its default:
+    One line beside the app; every `BackgroundTasks` of its endpoints and dependencies is then durable. Each
+    setting is an argument, else SEGUNDO_<NAME>, else its default:
 
-    `ledger`: the file of records (`segundo.db`; "memory://" for tests). `status`: a prefix, or a router with your own
-    dependencies, for the routes that show records (off). `concurrency`: how many records this process runs at once
-    (64; 0 only records). `durability`: "full", or "normal" (a power loss may take the last commits).
-    `record_timeout`: seconds a request waits for its records before it is refused with 503 (5). `grace`: seconds that
-    running tasks have at shutdown (30). `retention`: how long ended records are kept ("30d", "forever"). `carry`:
-    context variables recorded with each call. `modules`: the top-level packages and modules whose plain functions may
-    be recorded, instead of "where `Segundo` is made, and whatever is not installed". `freeze`: gc.freeze() after
-    start-up, which halves the longest pauses of a busy app.
+    `ledger`: the file of records (`segundo.db`; "memory://" for tests). `status`: a prefix, or a router with
+    your own dependencies, for the routes that show records (off). `concurrency`: how many records this
+    process runs at once (64; 0 only records). `durability`: "full", or "normal" (a power loss may take the
+    last commits). `record_timeout`: seconds a request waits for its records before it is refused with 503
+    (5). `grace`: seconds that running tasks have at shutdown (30). `retention`: how long ended records are
+    kept ("30d", "forever"). `carry`: context variables recorded with each call. `modules`: the top-level
+    packages and modules whose plain functions may be recorded, instead of "where `Segundo` is made, and
+    whatever is not installed". `freeze`: gc.freeze() after start-up, which halves the longest pauses of a
+    busy app.
 
     Nothing is opened before the app starts. Raises ConfigurationError.
     """
@@ -70,7 +71,7 @@ class Segundo:
         modules: Iterable[str] | None = None,
         freeze: bool | None = None,
     ) -> None:
-        if not isinstance(app, FastAPI):
+        if not isinstance(app, FastAPI):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
             raise ConfigurationError(f"Segundo(app) takes a FastAPI app, not {type(app).__name__}")
         if seam.installed(app):
             raise ConfigurationError(
@@ -88,7 +89,8 @@ class Segundo:
                 "freeze": freeze,
             }
         )
-        maker = sys._getframe(1).f_globals.get("__name__", "__main__")
+        caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # cheaper than inspect, as logging has it
+        maker = caller.f_globals.get("__name__", "__main__")
         self._names = Names([maker] if modules is None else modules, only=modules is not None)
         self._carry = dict(carry or {})
         self._carried = Value(Any)
@@ -100,7 +102,7 @@ class Segundo:
         if self._status is not None:
             app.include_router(self._status.router)
         app.include_router(APIRouter(lifespan=self._lifespan))
-        app.add_middleware(_Lifespan, segundo=self)
+        app.add_middleware(_Lifespan, testing=self._test, claim=self._claim, drain=self._drain)
         app.state.segundo = self
         seam.install(app, self._begin)
 
@@ -114,7 +116,8 @@ class Segundo:
     async def submit(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Record a call outside a request, durably on return; it runs as soon as it is due.
 
-        Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it in time.
+        Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it
+        in time.
         """
         made = self.call(func, args, kwargs)
         if made is None:
@@ -136,16 +139,19 @@ class Segundo:
         """The call to record; None, with one warning for each function, if it must run in process."""
         options = NO_OPTIONS
         if isinstance(function, Configured):
-            function, options = function.function, function.options
+            options = function.options
+            function = function.function
         task = self._names.offered(function)
         if isinstance(task, str):
-            return self._in_process(function, task)
+            self._in_process(function, task)
+            return None
         try:
             arguments = task.arguments.encode(args, kwargs)
         except ArgumentError as error:
             if not task.plain:
                 raise
-            return self._in_process(function, str(error))
+            self._in_process(function, str(error))
+            return None
         return task, self._make(task, options, arguments)
 
     def accepted(self, handle: Handle[Any]) -> Response:
@@ -185,8 +191,8 @@ class Segundo:
         if name not in self._warned:
             self._warned.add(name)
             logger.warning(
-                "%s runs in process and is lost if the process ends first: %s. Declare it with @task, or give it "
-                "arguments that can be recorded.",
+                "%s runs in process and is lost if the process ends first: %s. Declare it with @task, "
+                "or give it arguments that can be recorded.",
                 name,
                 why,
             )
@@ -202,11 +208,14 @@ class Segundo:
         runtime = await self._started(request.scope)
         return next(iter(await runtime.ledger.select(ids=[id])), None)
 
+    def _test(self) -> None:
+        self._testing = True
+
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
         runtime = self._runtime
         if scope is not None and scope.get("client") == TEST_CLIENT:
-            self._testing = True
+            self._test()
         if runtime is None or not runtime.serves(testing=self._testing):
             async with self._starting:
                 if self._runtime is runtime:
@@ -264,7 +273,7 @@ class Segundo:
                 self._adopt(mounted)
 
     @asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncIterator[None]:
+    async def _lifespan(self, _: object) -> AsyncGenerator[None]:
         await self._open()
         try:
             yield
@@ -275,9 +284,18 @@ class Segundo:
 class _Lifespan:
     """Sees the app's start-up end and its shutdown begin; every other scope passes through untouched."""
 
-    def __init__(self, app: ASGIApp, segundo: Segundo) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        testing: Callable[[], None],
+        claim: Callable[[], Awaitable[None]],
+        drain: Callable[[], Awaitable[None]],
+    ) -> None:
         self.app = app
-        self.segundo = segundo
+        self._testing = testing
+        self._claim = claim
+        self._drain = drain
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
@@ -285,18 +303,18 @@ class _Lifespan:
         return self._watch(scope, receive, send)
 
     async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Servers name their ASGI version; Starlette's TestClient does not.
-        self.segundo._testing = self.segundo._testing or "asgi" not in scope
+        if "asgi" not in scope:  # servers name their ASGI version; Starlette's TestClient does not
+            self._testing()
 
         async def receive_and_drain() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await self.segundo._drain()
+                await self._drain()
             return message
 
         async def send_and_claim(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                await self.segundo._claim()
+                await self._claim()
             await send(message)
 
         await self.app(scope, receive_and_drain, send_and_claim)

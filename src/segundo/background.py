@@ -18,20 +18,21 @@ NOT_GIVEN: Any = object()
 
 
 class BackgroundTask(starlette.background.BackgroundTask):
-    """One function to call after the response: Starlette's own, whose keyword arguments may also be named `func`."""
+    """One function to call after the response: Starlette's own, and it may pass on a keyword `func`."""
 
     def __init__(self, func: Callable[P, Any] = NOT_GIVEN, /, *args: P.args, **kwargs: P.kwargs) -> None:
         super().__init__(_function(func, kwargs), *args)
-        self.kwargs = kwargs
+        self.kwargs.update(kwargs)
 
 
 class Recorded(starlette.background.BackgroundTask):
-    """A call that is, or is about to be, in the ledger; in `.tasks` it stands like any other, and calls its function."""
+    """A call that is, or is about to be, in the ledger; in `.tasks` it stands like any other."""
 
     def __init__(
         self, call: Call, is_async: bool, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self.func, self.args, self.kwargs, self.is_async = func, args, kwargs, is_async
+        this: Any = self  # not by Starlette's __init__, which finds out each time whether `func` is async
+        this.func, this.args, this.kwargs, this.is_async = func, args, kwargs, is_async
         self.call = call
         self.handle: Handle[Any] = Handle(call.id)
 
@@ -52,7 +53,7 @@ class Handle(Generic[R]):
 
     @property
     def record(self) -> Record:
-        """The record as it was stored. Raises RuntimeError before that, and for a call that runs in process."""
+        """The record as it was stored. RuntimeError before that, and for a call that runs in process."""
         if self._record is None:
             raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
         return self._record
@@ -80,21 +81,24 @@ class Side(Protocol):
 class BackgroundTasks(FastAPIBackgroundTasks):
     """Calls to make after the response: FastAPI's own object, and in an app with a `Segundo` a durable one.
 
-    There, `add_task` returns a handle, and every call that can be written down is in the ledger before the client
-    sees the first byte. Without a `Segundo` it does exactly what FastAPI's does.
+    There, `add_task` returns a handle, and every call that can be written down is in the ledger before the
+    client sees the first byte. Without a `Segundo` it does exactly what FastAPI's does.
     """
 
     _side: Side | None = None
 
-    @overload
+    @overload  # type: ignore[override]  # Starlette's returns None
     def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
     @overload
-    def add_task(self, *, func: Callable[..., R], **kwargs: Any) -> "Handle[R]": ...
-    def add_task(self, func: Any = NOT_GIVEN, /, *args: Any, **kwargs: Any) -> Any:
+    def add_task(self, /, *, func: Callable[..., R], **kwargs: Any) -> "Handle[R]": ...
+    def add_task(  # pyright: ignore[reportIncompatibleMethodOverride]  # the same
+        self, func: Any = NOT_GIVEN, /, *args: Any, **kwargs: Any
+    ) -> "Handle[Any]":
         """Add a call, to be made after the response.
 
-        A declared task's arguments are checked here: ArgumentError names the one that cannot be recorded. A plain
-        function's call that cannot be recorded runs in process, as FastAPI would run it, and is warned about once.
+        A declared task's arguments are checked here: ArgumentError names the one that cannot be recorded. A
+        plain function's call that cannot be recorded runs in process, as FastAPI would run it, and is warned
+        about once.
         """
         func = _function(func, kwargs)
         recorded = None if self._side is None else self._side.add(func, args, kwargs)
@@ -106,7 +110,8 @@ class BackgroundTasks(FastAPIBackgroundTasks):
                 "options(…) need an app with a Segundo: without one there is nothing to keep them"
             )
         self.tasks.append(BackgroundTask(func, *args, **kwargs))
-        return Handle(None)
+        handle: Handle[Any] = Handle(None)
+        return handle
 
     def accepted(self, call: Handle[Any]) -> Response:
         """The answer 202 Accepted with the record as its body and its address as `Location`.
@@ -123,7 +128,7 @@ class BackgroundTasks(FastAPIBackgroundTasks):
             await self._side.flush()
 
     async def __call__(self) -> None:
-        """Run what runs in process. With a `Segundo` a failure stops nothing behind it, and recorded calls run later."""
+        """Run what runs in process. With a `Segundo` a failure stops nothing; recorded calls run later."""
         if self._side is None:
             await super().__call__()
         else:

@@ -14,7 +14,8 @@ class TaskContext:
     cancelled: bool
     """True once this attempt should end: cancelled, past its timeout, or the process is stopping.
 
-    A `def` task that runs long looks here now and then and returns; an `async def` is cancelled at its next await.
+    A `def` task that runs long looks here now and then and returns; an `async def` is cancelled at its next
+    await.
     """
 
     def __init__(self, *, id: str, task: str, attempt: int, claim: int) -> None:
@@ -33,7 +34,7 @@ _current: ContextVar[TaskContext] = ContextVar("segundo.current")
 
 
 def current() -> TaskContext:
-    """The context of the task that runs here. Raises RuntimeError outside a task, and in a call that runs in process."""
+    """The context of the task that runs here. RuntimeError outside a recorded task."""
     try:
         return _current.get()
     except LookupError:

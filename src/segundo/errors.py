@@ -76,7 +76,7 @@ class LedgerForked(LedgerError):
     """The ledger was opened before a fork; open it after the fork (in the app's lifespan)."""
 
 
-class RetryLater(Exception):  # noqa: N818  (a request to the runner, not an error)
+class RetryLater(Exception):
     """Raised by a task: end this attempt and run the record again after `seconds`.
 
     It spends one of the task's attempts; with none left the record ends `failed`.

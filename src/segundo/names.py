@@ -1,7 +1,7 @@
 """Which functions the ledger may name, and how a name becomes a function again.
 
-A declared task is known by its name; a plain function by "module:function", if it is of the app's own code. Nothing
-else is ever resolved, so a forged row can only call what the app itself offers.
+A declared task is known by its name; a plain function by "module:function", if it is of the app's own code.
+Nothing else is ever resolved, so a forged row can only call what the app itself offers.
 """
 
 import importlib
@@ -26,7 +26,7 @@ _LIBRARIES = tuple(
 
 
 class Names:
-    """The functions that one app offers. `modules`: the top-level names of the app's own packages and modules."""
+    """The functions that one app offers. `modules`: the top-level names of its own packages and modules."""
 
     def __init__(self, modules: Iterable[str], *, only: bool = False) -> None:
         self._roots = frozenset(import_name(module).partition(".")[0] for module in modules)
@@ -60,8 +60,8 @@ class Names:
             task = offered if isinstance(offered, Task) and offered.name == name else None
         if task is None:
             raise UnknownTask(
-                f"{name!r} is no task that this app offers: import the module that declares it, or keep its old name "
-                "with @task(name=…)"
+                f"{name!r} is no task that this app offers: import the module that declares it, or keep its "
+                "old name with @task(name=…)"
             )
         return task
 

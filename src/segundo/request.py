@@ -52,7 +52,7 @@ class RequestSide:
 
     def __init__(self, desk: Desk, keeper: Keeper, *, live: bool = False) -> None:
         self.tasks = BackgroundTasks()
-        self.tasks._side = self
+        self.tasks._side = self  # pyright: ignore[reportPrivateUsage]  # the two are one object to the user
         self._desk = desk
         self._keeper = keeper
         self._phase = Phase.RELEASED if live else Phase.OPEN
@@ -99,8 +99,8 @@ class RequestSide:
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The endpoint and its function-scoped dependencies are over, nothing is sent: record, or refuse."""
         if error is not None:
-            return self._drop()
-        if self._phase is Phase.OPEN:
+            self._drop()
+        elif self._phase is Phase.OPEN:
             try:
                 await self._record()
             except LedgerError as reason:
@@ -115,12 +115,12 @@ class RequestSide:
             self._phase = Phase.RECORDED
 
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """The last byte is out and the request's sessions are still open: the time for calls that run in process."""
+        """The last byte is out, the request's sessions are still open: time for calls that run in process."""
         if error is None and self._phase is not Phase.DROPPED:
             await self.run_in_process()
 
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """The request is over, whatever became of it after the client was answered: release what was recorded."""
+        """The request is over, whatever became of it after it was answered: release what was recorded."""
         if self._phase is Phase.DROPPED:
             return
         try:
@@ -143,7 +143,7 @@ class RequestSide:
     # In process
 
     async def run_in_process(self) -> None:
-        """Call what cannot be recorded, one after another, each once; a failure is logged and stops nothing."""
+        """Call what cannot be recorded, one after another, once; a failure is logged and stops nothing."""
         for task in self.tasks.in_process():
             self.tasks.tasks.remove(task)
             try:

@@ -16,9 +16,9 @@ class Retry:
 
     `wait` is "constant" (`base` seconds), "linear" (`base` × failures), "exponential"
     (`base` × 2^(failures-1)), or a function from the number of failures (1 after the first) to seconds.
-    No wait is longer than `ceiling` seconds; `jitter` then takes a random part of its upper half, so that calls
-    which failed together do not come back together. Only exceptions in `on`, and not in `give_up_on`, are
-    tried again; anything else ends the record at once.
+    No wait is longer than `ceiling` seconds; `jitter` then takes a random part of its upper half, so that
+    calls which failed together do not come back together. Only exceptions in `on`, and not in `give_up_on`,
+    are tried again; anything else ends the record at once.
     """
 
     attempts: int | None = 3
@@ -62,12 +62,18 @@ class Retry:
         return self.base * 2.0 ** min(failures - 1, 64)  # 64 doublings pass any ceiling; more would overflow
 
 
-def _exceptions(name: str, value: object) -> tuple[type[BaseException], ...]:
+def _exceptions(
+    name: str, value: type[BaseException] | tuple[type[BaseException], ...]
+) -> tuple[type[BaseException], ...]:
     classes = value if isinstance(value, tuple) else (value,)
     for item in classes:
-        if not (isinstance(item, type) and issubclass(item, BaseException)):
+        if not _is_exception(item):
             raise DeclarationError(f"Retry({name}=…) takes exception classes, not {item!r}")
     return classes
+
+
+def _is_exception(item: object) -> bool:
+    return isinstance(item, type) and issubclass(item, BaseException)
 
 
 NEVER = Retry(attempts=1)

@@ -1,4 +1,4 @@
-"""One attempt, for every executor: decode, call, judge. What comes out is a settlement; storing it is the caller's.
+"""One attempt, for every executor: decode, call, judge. Out comes a settlement; storing it is the caller's.
 
 One meaning of retry, timeout, cancel and result lives here and nowhere else.
 """
@@ -68,7 +68,7 @@ class Attempt:
 
 
 class Runner:
-    """Runs attempts. `carry`: the context variables that calls bring with them; `chance`: jitter's randomness."""
+    """Runs attempts. `carry`: the context variables that calls bring along; `chance`: jitter's randomness."""
 
     def __init__(
         self, names: Names, threads: Threads, *, carry: Mapping[str, ContextVar[Any]], chance: random.Random
@@ -81,7 +81,7 @@ class Runner:
     async def run(self, attempt: Attempt) -> Settlement:
         """Run one attempt to its end. Never raises: whatever happens is a settlement.
 
-        It must run in an asyncio task of its own, in an empty context: what the task sets is seen by nobody else.
+        It must run in an asyncio task of its own, in an empty context: what the task sets nobody else sees.
         """
         record = attempt.record
         try:
@@ -124,7 +124,7 @@ class Runner:
     async def _call_in_thread(
         self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """A `def` cannot be stopped: past its timeout it is waited for all the same, and only then has timed out."""
+        """A `def` cannot be stopped: past its timeout it is still waited for, and only then has timed out."""
 
         def call() -> Any:
             self._restore(attempt.record)

@@ -87,7 +87,7 @@ class Runtime:
         return await self.ledger.record(calls, owner=self.owner)
 
     async def release(self, records: Sequence[Record]) -> None:
-        """The request is over. What it held is posted before the first await, so a cancelled request releases too."""
+        """The request is over. Posted before the first await, so that a cancelled request releases too."""
         ids = [record.id for record in records]
         released = asyncio.ensure_future(self.ledger.release(self.owner, ids))
         released.add_done_callback(lambda done: self._released(done, records))

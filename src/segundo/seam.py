@@ -1,17 +1,17 @@
-"""The FastAPI seam: FastAPI's own BackgroundTasks parameter receives ours, and each request tells us when it ends.
+"""The FastAPI seam: FastAPI's BackgroundTasks parameter receives ours, and each request tells us its end.
 
-FastAPI makes its object deep inside `solve_dependencies`, whose parameter `background_tasks` it never uses itself.
-`fastapi.routing` is given a wrapper of that function which passes ours, and hangs three callbacks on the request's
-own two exit stacks, so that what FastAPI promises about their order holds for us:
+FastAPI makes its object deep inside `solve_dependencies`, whose parameter `background_tasks` it never uses
+itself. `fastapi.routing` is given a wrapper of that function which passes ours, and hangs three callbacks on
+the request's own two exit stacks, so that what FastAPI promises about their order holds for us:
 
     function stack, first in, last out   the endpoint and its function-scoped dependencies are over: record
-    request stack, last in, first out    the last byte is sent, sessions are still open: run what runs in process
+    request stack, last in, first out    the last byte is sent, sessions are open: run what is in process
     request stack, first in, last out    request-scoped dependencies are over too: release
 """
 
 import functools
 import inspect
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -33,8 +33,8 @@ Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | N
 class RequestTasks(Protocol):
     """The request side of one request: what the seam calls, and when."""
 
-    tasks: BackgroundTasks
-
+    @property
+    def tasks(self) -> BackgroundTasks: ...
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
@@ -46,18 +46,19 @@ class Begin(Protocol):
     async def __call__(self, request: Any) -> RequestTasks: ...
 
 
-# Per process, as the function that is wrapped is. FastAPI's Dependant has no room for a mark and no weak reference:
-# the answer about one is kept with it, under its address.
+# Per process, as the function that is wrapped is. FastAPI's Dependant has no room for a mark and no weak
+# reference: the answer about one is kept with it, under its address.
 _apps: "WeakKeyDictionary[Any, Begin]" = WeakKeyDictionary()
 _answers: dict[int, tuple[Any, bool]] = {}
 
 
 def install(app: FastAPI, begin: Begin) -> None:
-    """From now on, requests of `app` that use background tasks get ours. Raises ConfigurationError on an unknown FastAPI."""
+    """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI."""
     _apps[app] = begin
-    if not hasattr(fastapi.routing.solve_dependencies, "__wrapped__"):
+    routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
+    if not hasattr(routing.solve_dependencies, "__wrapped__"):
         check_shape()
-        fastapi.routing.solve_dependencies = _wrap(fastapi.routing.solve_dependencies)
+        routing.solve_dependencies = _wrap(routing.solve_dependencies)
 
 
 def installed(app: object) -> bool:
@@ -67,23 +68,23 @@ def installed(app: object) -> bool:
 def check_shape() -> None:
     """Whether this FastAPI has what the seam hangs on."""
     solve = getattr(fastapi.routing, "solve_dependencies", None)
-    parameters = inspect.signature(solve).parameters if callable(solve) else {}
+    parameters: Iterable[str] = inspect.signature(solve).parameters if callable(solve) else ()
     source = inspect.getsource(fastapi.routing)
     missing = [name for name in ("request", "dependant", "background_tasks") if name not in parameters]
     missing += [key for key in (REQUEST_STACK, FUNCTION_STACK) if key not in source]
     if missing:
         raise ConfigurationError(
-            f"FastAPI {fastapi.__version__} has no {', '.join(missing)} where Segundo hangs on to it; the newest FastAPI "
-            f"known to work is {NEWEST_KNOWN}. Install that one, or use `tasks = BackgroundTasks(request)` in the endpoint."
+            f"FastAPI {fastapi.__version__} has no {', '.join(missing)} where Segundo hangs on to it; "
+            f"the newest FastAPI known to work is {NEWEST_KNOWN}: install that one"
         )
 
 
-def _wrap(original: Any) -> Any:
+def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     @functools.wraps(original)
     def solve_dependencies(*, request: Any, dependant: Any, **rest: Any) -> Coroutine[Any, Any, Any]:
         begin = _apps.get(request.scope.get("app"))
         if begin is None or not _uses_tasks(dependant, request):
-            return original(request=request, dependant=dependant, **rest)  # type: ignore[no-any-return]  # FastAPI's own
+            return original(request=request, dependant=dependant, **rest)
         return _solve(original, begin, request, dependant, rest)
 
     return solve_dependencies
@@ -101,7 +102,7 @@ async def _solve(original: Any, begin: Begin, request: Any, dependant: Any, rest
 
 
 def _uses_tasks(dependant: Any, request: Any) -> bool:
-    """Whether the route or any of its dependencies has the parameter; an override might, so any counts as one."""
+    """Whether the route or a dependency of it has the parameter; an override might, so any counts as one."""
     known = _answers.get(id(dependant))
     if known is None or known[0] is not dependant:
         if len(_answers) >= MOST_ROUTES:

@@ -25,7 +25,7 @@ DEFAULTS: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`ledger`: a path, "sqlite:///path", or "memory://". Times are in seconds; `retention` None keeps for ever."""
+    """`ledger`: a path, or "memory://". Times are in seconds; with `retention` None records stay for ever."""
 
     ledger: str
     concurrency: int
@@ -42,7 +42,7 @@ class Settings:
 
 
 def settings(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Settings:
-    """Each setting from its argument, else from SEGUNDO_<NAME>, else the default. Raises ConfigurationError."""
+    """Each setting from its argument, else from SEGUNDO_<NAME>, or its default. Raises ConfigurationError."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -65,7 +65,7 @@ def _find(name: str, argument: object, environment: Mapping[str, str], default: 
     return default, "default"
 
 
-def _ledger(value: Any) -> str:
+def _ledger(value: str | os.PathLike[str]) -> str:
     text = os.fspath(value)
     if text == "memory://":
         return text

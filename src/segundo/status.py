@@ -88,7 +88,7 @@ class Status:
 
 
 class Accepted(JSONResponse):
-    """202, rendered when it is sent: after the record exists, and with the id that a duplicate call leads to."""
+    """202, rendered when it is sent: when the record exists, and with the id that a duplicate leads to."""
 
     def __init__(self, status: Status, handle: Handle[Any]) -> None:
         super().__init__(None, status_code=202)

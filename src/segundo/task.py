@@ -1,4 +1,4 @@
-"""A task: a function and how it is to be run. `@task` declares one and leaves the function a plain function."""
+"""A task: a function and how it is to be run. `@task` declares one and leaves the function as it is."""
 
 import inspect
 import re
@@ -24,7 +24,7 @@ DEFAULT_QUEUE = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A function and its policy. A plain function is one with no crash budget, one attempt, its result dropped."""
+    """A function and its policy. A plain function: no crash budget, one attempt, its result dropped."""
 
     function: Callable[..., Any]
     name: str
@@ -71,7 +71,7 @@ class Options:
             check_priority(self.priority)
 
     def links(self) -> tuple[Link, ...]:
-        """What the call waits for. A call that ran in process is over before any recorded one: nothing to wait for."""
+        """What the call waits for. A call that runs in process is over before any recorded one starts."""
         before = self.after if isinstance(self.after, str) or self.after is None else self.after.id
         return () if before is None else (Link(before),)
 
@@ -80,13 +80,13 @@ NO_OPTIONS = Options()
 
 
 @dataclass(frozen=True, slots=True)
-class Configured(Generic[P, R]):
+class Configured(Generic[P, R_co]):
     """A declared task with options for one call: give it to `add_task` in the task's place."""
 
-    function: Callable[P, R]
+    function: Callable[P, R_co]
     options: Options
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self.function(*args, **kwargs)
 
 
@@ -110,10 +110,10 @@ class TaskFunction(Protocol[P, R_co]):
     ) -> "Configured[P, R_co]":
         """Options for one call.
 
-        `delay`: seconds (or a timedelta) from the moment of recording. `run_at`: an aware datetime, or unix seconds.
-        `priority`: 0-9, 9 first. `key`: unique per task among live records; a duplicate call is recorded as
-        cancelled. `after`: a handle or record id; this call waits until that record is terminal, and is cancelled
-        if it did not succeed.
+        `delay`: seconds (or a timedelta) from the moment of recording. `run_at`: an aware datetime, or unix
+        seconds. `priority`: 0-9, 9 first. `key`: unique per task among live records; a duplicate call is
+        recorded as cancelled. `after`: a handle or record id; this call waits until that record is terminal,
+        and is cancelled if it did not succeed.
         """
         ...
 
@@ -150,9 +150,10 @@ def task(
     """Declare a function as a task: it runs on its own until done, by its budgets, and its result is kept.
 
     `name`: what the ledger calls it ("module:function" by default); keep it when you move the function.
-    `retry`: when a failed attempt is followed by another (one attempt by default). `timeout`: seconds for one attempt;
-    a `def` cannot be stopped, it stays running until its thread ends. `crashes`: how often it may take its process
-    down, or go down with it, and run again. `retention`: how long the ended record is kept ("30d", seconds).
+    `retry`: when a failed attempt is followed by another (one attempt by default). `timeout`: seconds for one
+    attempt; a `def` cannot be stopped, it stays running until its thread ends. `crashes`: how often it may
+    take its process down, or go down with it, and run again. `retention`: how long the ended record is kept
+    ("30d", seconds).
     Raises DeclarationError where the function cannot be one: it must live in a module, by its own name.
     """
 
@@ -173,8 +174,7 @@ def task(
         )
         check_declaration(declared)
         register(declared)
-        setattr(function, MARK, declared)
-        setattr(function, "options", options_of(function))
+        vars(function).update({MARK: declared, "options": options_of(function)})
         return function
 
     return declare if function is None else declare(function)
@@ -200,7 +200,7 @@ def options_of(function: Callable[P, R]) -> Callable[..., Configured[P, R]]:
         )
         return Configured(function, chosen)
 
-    options.__doc__ = TaskFunction.options.__doc__
+    options.__doc__ = TaskFunction[..., Any].options.__doc__
     return options
 
 
@@ -250,7 +250,7 @@ def default_name(function: Callable[..., Any]) -> str:
 
 
 def import_name(module: str) -> str:
-    """The name under which another process would import this module: `__main__` is recorded by its file or `-m` name."""
+    """The name under which another process imports this module: `__main__` has its file's or `-m` name."""
     if module not in ("__main__", "__mp_main__"):
         return module
     main = sys.modules[module]
@@ -263,12 +263,10 @@ def import_name(module: str) -> str:
 def check_declaration(task: Task) -> None:
     function, what = task.function, getattr(task.function, "__qualname__", repr(task.function))
     if not inspect.isfunction(function):
-        raise DeclarationError(
-            f"@task takes a function, not {function!r}; for a class or an object, declare a function that uses it"
-        )
+        raise DeclarationError(f"@task takes a function, not {function!r}; declare a function that uses it")
     if "<" in function.__qualname__:
         raise DeclarationError(
-            f"@task: {what} is defined inside a function, so a later process cannot find it; move it to its module"
+            f"@task: {what} is defined inside a function, where no later process finds it; move it out"
         )
     if "." in function.__qualname__:
         raise DeclarationError(

@@ -1,15 +1,15 @@
 """Segundo's own threads for `def` tasks: bounded, so that they never use up those that serve requests.
 
-They are daemon threads: a `def` cannot be stopped, and one that does not end must not keep its process from ending
-(its record is then rescued).
+They are daemon threads: a `def` cannot be stopped, and one that does not end must not keep its process from
+ending (its record is then rescued).
 """
 
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
-
 
 Work = tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]
 
@@ -70,7 +70,5 @@ def _report(
         else:
             future.set_exception(error)
 
-    try:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits for this outcome, it will be rescued
         loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop is closed: nobody waits for this outcome, the record will be rescued
-        pass

@@ -1,4 +1,4 @@
-"""Who runs a queue's records. Every executor claims from the ledger and runs attempts through the one runner."""
+"""Who runs a queue's records. Every executor claims from the ledger and runs attempts by the one runner."""
 
 from collections.abc import Sequence
 from typing import Protocol

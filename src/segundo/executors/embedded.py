@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import Context
 
 from segundo.errors import LedgerError
@@ -19,7 +20,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the ledger 
 
 
 class Embedded:
-    """Claims as many records as it has free slots, runs and settles them. All methods are called on its loop."""
+    """Claims as many records as it has free slots, runs and settles them. Called on its loop only."""
 
     def __init__(
         self,
@@ -144,10 +145,8 @@ class Embedded:
 
     def _changed_unseen(self) -> None:
         """In a thread of the ledger: another process, or a chain, may have made something claimable."""
-        try:
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._look)
-        except RuntimeError:  # the loop is closed
-            pass
 
     # Running
 
@@ -182,7 +181,7 @@ class Embedded:
         return ended
 
     async def _store(self, settlements: list[Settlement]) -> None:
-        """Store outcomes until the ledger has them; meanwhile the claims are ours, and nobody else runs them."""
+        """Store outcomes until the ledger has them; meanwhile the claims are ours, nobody else runs them."""
         pause = FIRST_PAUSE
         while settlements:
             try:

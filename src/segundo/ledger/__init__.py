@@ -13,7 +13,7 @@ from segundo.record import Call, Record, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What becomes of an attempt: transitions e (terminal), f (`counted` back to queued) and g (not counted)."""
+    """What becomes of an attempt: transitions e (terminal), f (queued again, `counted`), g (uncounted)."""
 
     id: str
     claim: int
@@ -49,7 +49,7 @@ class Ledger(Protocol):
         """Mark `owner` as stopping, and forget it if nothing is left in its hands."""
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener`, from any thread, when records may have become claimable without this process's doing."""
+        """Call `listener`, from any thread, when others may have made records claimable."""
 
     def unlisten(self, listener: Callable[[], None]) -> None:
         """Undo `listen`."""
@@ -59,11 +59,13 @@ class Ledger(Protocol):
 
         Idempotent by id. A call whose (task, key) is live is stored as cancelled, reason Duplicate.
         """
+        ...
 
     def release(self, owner: str, ids: Sequence[str]) -> Awaitable[None]:
         """The request is over: the records that `owner` holds may now be claimed (transition b).
 
-        Posted when this returns, so that a cancelled caller still releases; await it to know that it is durable.
+        Posted when this returns, so that a cancelled caller still releases; await it to know that it is
+        durable.
         """
         ...
 
@@ -80,24 +82,31 @@ class Ledger(Protocol):
 
         With `suspect` at most one of them has crashed a process before; without, none.
         """
+        ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """End attempts (transitions e, f, g); False where the claim was no longer held."""
+        ...
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
         """Compare what runs here with what the ledger thinks; strays go back to queued, uncounted."""
+        ...
 
     async def rescue(self) -> Sequence[Record]:
         """Take everything from dead owners (transitions b and h) and return what changed."""
+        ...
 
     async def cancel(self, id: str) -> Record:
-        """Cancel what does not run (i), or ask for it (j). Raises UnknownRecord; a terminal one is left as it is."""
+        """Cancel what does not run (i), or ask for it (j). Raises UnknownRecord; a terminal one stays."""
+        ...
 
     async def progress(self, id: str, claim: int, progress: str) -> bool:
         """Store the progress of a running attempt (j); False if the claim is no longer held."""
+        ...
 
     async def prune(self, *, older_than: float | None = None, limit: int = 1000) -> int:
         """Delete up to `limit` terminal records past their retention, or `older_than` seconds old (l)."""
+        ...
 
     async def select(
         self,
@@ -108,6 +117,7 @@ class Ledger(Protocol):
         before: str | None = None,
     ) -> Sequence[Record]:
         """Read records, newest first; `before` is the id to go on from."""
+        ...
 
     async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
         """Seconds until the first queued record may be claimed (0 if one is due), None if there is none."""

@@ -1,7 +1,8 @@
 """The changes that the writer makes to the file: one class for each verb of the ledger.
 
-A change knows how to apply itself inside a transaction, and, where many of a kind come together, how to apply all of
-them in a few statements. Each is idempotent: after a commit whose outcome is unknown it is simply applied again.
+A change knows how to apply itself inside a transaction, and, where many of a kind come together, how to apply
+all of them in a few statements. Each is idempotent: after a commit whose outcome is unknown it is simply
+applied again.
 """
 
 import json
@@ -47,7 +48,7 @@ class RecordCalls(Change[list[Record]]):
 
     @classmethod
     def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
-        # Calls with a key or a predecessor look at other rows, so each is stored before the next is looked at.
+        # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
         tx.run_many(sql.INSERT, [_columns(record) for records in free.values() for record in records])
         return [free[change] if change in free else change.apply(tx) for change in changes]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import file
@@ -52,7 +53,7 @@ class Reader:
 
     def _rows(
         self, statement: str, parameters: tuple[object, ...] | dict[str, object]
-    ) -> list[tuple[object, ...]]:
+    ) -> list[tuple[Any, ...]]:
         self._deadline = time.monotonic() + LONGEST_READ
         try:
             return self._connection.execute(statement, parameters).fetchall()

@@ -13,7 +13,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +26,7 @@ class Turns:
     """One process's view of the lock file. Get it with `Turns.at(path)`, give it back with `close()`."""
 
     # Per process by nature, as the locks are: two of these on one file would break each other's locks.
-    _open: "ClassVar[dict[Path, Turns]]" = {}
+    _open: ClassVar["dict[Path, Turns]"] = {}
     _opening = threading.Lock()
 
     def __init__(self, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The one thread that writes: all that waits is committed together (group commit).
 
-A batch that fails is undone and its changes are applied again, each alone and on a fresh connection, so that a bad one
-fails alone and an unknown outcome becomes a known one. Nothing here is ever called on an event loop.
+A batch that fails is undone and its changes are applied again, each alone and on a fresh connection, so that
+a bad one fails alone and an unknown outcome becomes known. Nothing here is ever called on an event loop.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from segundo.errors import LedgerError, LedgerUnavailable
+from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite.changes import Change, Settle
 from segundo.ledger.sqlite.transaction import Transaction
 from segundo.ledger.sqlite.turns import Turns
@@ -51,7 +51,7 @@ class Writer(threading.Thread):
         self._posted: queue.SimpleQueue[tuple[Change[Any], Done] | None] = queue.SimpleQueue()
         self._connection = connect()
         self._stopping = False
-        self._seen = self._data_version()
+        self._seen: int = self._data_version()
         self._pause = LONGEST_LOOK
 
     def post(self, change: Change[Any], done: Done) -> None:
@@ -94,10 +94,12 @@ class Writer(threading.Thread):
                 results = self._commit([change for change, _ in batch])
             except Busy as busy:
                 if self._stopping:
-                    return _refuse(batch, busy)
+                    _refuse(batch, busy)
+                    return
                 batch += self._take(None)
             except Exception as error:
-                return self._write_each(batch, error)
+                self._write_each(batch, error)
+                return
             else:
                 for (_, done), result in zip(batch, results, strict=True):
                     done(result, None)
