@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sqlite3
 import tempfile
 import time
 import weakref
@@ -34,7 +35,7 @@ class SQLiteLedger:
     `path`: the file, or "memory://" for a temporary one that goes when the ledger closes. `durability`:
     "full" (an fsync before each commit returns) or "normal" (a power loss may take the last commits).
     `record_timeout`: seconds that a request waits for its records. `clock`: unix seconds; every time in the
-    ledger comes from it.
+    ledger comes from it. `connect`: makes the connections that write, here a fault can be put in.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class SQLiteLedger:
         durability: file.Durability = "full",
         record_timeout: float = 5.0,
         clock: Callable[[], float] = time.time,
+        connect: Callable[[Path, file.Durability], sqlite3.Connection] = file.connect,
     ) -> None:
         self.path = _temporary_path(self) if str(path) == MEMORY else Path(path).absolute()
         self.record_timeout = record_timeout
         self._durability: file.Durability = durability
         self._clock = clock
+        self._connect = connect
         self._pid: int | None = None
         self._numbers: dict[str, int] = {}
         self._listeners: list[Callable[[], None]] = []
@@ -64,7 +67,7 @@ class SQLiteLedger:
         self._turns = Turns.at(lock_file(self.path))
         try:
             with self._turns.turn():
-                connection = file.connect(self.path, self._durability)
+                connection = self._connect(self.path, self._durability)
                 try:
                     file.set_up(connection, self.path)
                 finally:
@@ -72,7 +75,7 @@ class SQLiteLedger:
             self._identity = _identity(self.path)
             self._reader = Reader(self.path)
             self._writer = Writer(
-                lambda: file.connect(self.path, self._durability),
+                lambda: self._connect(self.path, self._durability),
                 self._turns,
                 in_place=self._in_place,
                 clock=self._clock,

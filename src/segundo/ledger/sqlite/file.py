@@ -52,9 +52,21 @@ def prepare(path: Path) -> None:
         raise LedgerUnusable(f"ledger {path} cannot be created: {error.strerror}") from error
 
 
-def connect(path: Path, durability: Durability) -> sqlite3.Connection:
-    """A connection in autocommit: transactions are begun by name, where they are needed."""
-    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False)
+def connect(
+    path: Path, durability: Durability, *, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
+    """A connection in autocommit: transactions are begun by name, where they are needed.
+
+    It never creates the file: `prepare` does, once. A file that is gone must not come back empty.
+    """
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        timeout=BUSY_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=factory,
+    )
     connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
     if platform.system() == "Darwin":  # fsync alone leaves the data in the drive's cache
         connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
