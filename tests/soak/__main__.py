@@ -1,4 +1,4 @@
-"""`python -m tests.soak --kills 30 --workers 4 --seed 7`: one storm, its figures; exit 1 if a promise broke."""
+"""`python -m tests.soak --kills 30 --workers 4 --seed 7`: one storm, told; exit code 1 if a promise broke."""
 
 import argparse
 import sys
@@ -12,8 +12,8 @@ from tests.soak.storm import Weather, storm
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
-    parser.add_argument("--kills", type=int, default=6)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--workers", type=int)
     parser.add_argument("--seed", type=int, help="draws the requests, kills and waits; printed")
     parser.add_argument("--clients", type=int)
     parser.add_argument("--rate", type=float, help="requests a second of each client")
@@ -26,7 +26,8 @@ def main() -> int:
     asked = {name: value for name, value in vars(arguments()).items() if value is not None}
     folder: Path = asked.pop("folder", None) or Path(tempfile.mkdtemp(prefix="segundo-soak-"))
     folder.mkdir(parents=True, exist_ok=True)
-    weather = Weather(**{"seed": SystemRandom().randrange(10**6), **asked})
+    way = WAYS[asked["broken"]].weather if "broken" in asked else {}
+    weather = Weather(**{"seed": SystemRandom().randrange(10**6), "kills": 6, **way, **asked})
     print(f"seed {weather.seed}, {weather.workers} worker(s), {weather.kills} kills, in {folder}", flush=True)
     verdict = storm(weather, folder)
     print(verdict.told())

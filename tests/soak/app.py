@@ -96,17 +96,17 @@ def inline(call: str) -> None:
         pass
 
 
-def add(tasks: fastapi.BackgroundTasks, plan: RequestPlan) -> None:
-    handles: list[Handle] = []
+def add(tasks: Any, plan: RequestPlan) -> None:
+    handles: list[Handle[Any]] = []
     for call in plan.calls:
         if call.function == "inline":
-            handle: Any = tasks.add_task(functools.partial(inline, call.call))  # a partial cannot be recorded
+            handle = tasks.add_task(functools.partial(inline, call.call))  # a partial cannot be recorded
         else:
             handle = tasks.add_task(function_of(call, handles), call.call, call.seconds, call.raises)
         handles.append(handle)
 
 
-def function_of(call: CallPlan, handles: list[Handle]) -> Callable[..., Any]:
+def function_of(call: CallPlan, handles: list[Handle[Any]]) -> Callable[..., Any]:
     if call.function == "plain_def":
         return plain_def
     if call.function == "plain_async":

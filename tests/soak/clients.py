@@ -3,27 +3,30 @@
 import http.client
 import json
 import threading
+from collections.abc import Iterable, Iterator
 from random import Random
 from types import TracebackType
 from typing import Self
 
 from tests.soak.history import Answered, Journal
-from tests.soak.traffic import RequestPlan, requests
+from tests.soak.traffic import RequestPlan
 from tests.support import wait_until
 
 
 class Clients:
-    """A context manager: inside it `number` clients send about `rate` requests a second each, kill or no kill."""
+    """A context manager: in it each stream of requests is sent, some `rate` a second, through every kill."""
 
-    def __init__(self, port: int, journal: Journal, *, seed: int, number: int, rate: float) -> None:
+    def __init__(
+        self, port: int, journal: Journal, streams: Iterable[Iterator[RequestPlan]], *, rate: float
+    ) -> None:
         self.answers = 0  # received so far, by all; read to see that the app serves again
         self._port = port
         self._journal = journal
+        self._pace = Random(rate)
         self._rate = rate
         self._enough = threading.Event()
         self._threads = [
-            threading.Thread(target=self._run, args=(f"q{client}", Random(f"{seed}/{client}")), daemon=True)
-            for client in range(number)
+            threading.Thread(target=self._run, args=(stream,), daemon=True) for stream in streams
         ]
 
     def __enter__(self) -> Self:
@@ -43,16 +46,26 @@ class Clients:
         before = self.answers
         wait_until(lambda: self.answers > before, timeout)
 
-    def _run(self, name: str, chance: Random) -> None:
+    def _run(self, stream: Iterator[RequestPlan]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)
-        for plan in requests(name, chance):
-            if self._enough.wait(chance.expovariate(self._rate)):
+        for plan in stream:
+            if self._enough.wait(self._pace.expovariate(self._rate)) or not self._connect(connection):
                 break
             try:
                 self._send(connection, plan)
-            except (OSError, http.client.HTTPException):  # killed under us, or not up yet
+            except (OSError, http.client.HTTPException):  # killed under us
                 connection.close()
         connection.close()
+
+    def _connect(self, connection: http.client.HTTPConnection) -> bool:
+        """Wait until the app is there; False if it is enough first."""
+        while connection.sock is None:
+            try:
+                connection.connect()
+            except OSError:
+                if self._enough.wait(0.02):
+                    return False
+        return True
 
     def _send(self, connection: http.client.HTTPConnection, plan: RequestPlan) -> None:
         headers = {

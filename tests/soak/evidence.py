@@ -115,8 +115,8 @@ class Evidence:
         return dict(found)
 
     @cached_property
-    def deaths(self) -> dict[str, int]:
-        """When each process that died may have died at the earliest."""
+    def killed(self) -> dict[str, int]:
+        """When each process that was killed may have died at the earliest."""
         born = list(self.of(Born))
         found: dict[str, int] = {}
         for killed in self.of(Killed):
@@ -124,9 +124,12 @@ class Evidence:
             group = [one.process for one in born if one.group == killed.group and one.t <= killed.t]
             for process in (*killed.processes, *group):
                 found.setdefault(process, killed.t)
-        for vanished in self.of(Vanished):
-            found.setdefault(vanished.process, vanished.t)
         return found
+
+    @cached_property
+    def deaths(self) -> dict[str, int]:
+        """The same for every process that died, killed or not."""
+        return {vanished.process: vanished.t for vanished in self.of(Vanished)} | self.killed
 
     @cached_property
     def attempts(self) -> dict[str, list[Attempt]]:

@@ -146,7 +146,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         # The newline in front keeps a line apart from one that a killed process did not finish.
-        line = b"\n" + _line.dump_json(event, exclude_none=True) + b"\n"
+        line = b"\n" + _line.dump_json(event) + b"\n"
         if os.write(self._descriptor, line) != len(line):
             raise OSError("the history's disk is full: the storm proves nothing")
 

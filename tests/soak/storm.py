@@ -17,10 +17,11 @@ from tests.soak import processes
 from tests.soak.clients import Clients
 from tests.soak.history import History, Journal, Killed, Stalled, Vanished
 from tests.soak.rows import damage, live_records, read_rows
+from tests.soak.traffic import requests
 from tests.soak.verdict import Verdict
 from tests.support import ROOT, Server, wait_until
 
-RECORD_TIMEOUT = 1.5  # seconds until a request is refused; a stall may be longer
+RECORD_TIMEOUT = 0.5  # seconds until a request is refused; a stall is often longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,11 @@ class Weather:
     clients: int = 6
     rate: float = 12.0  # requests a second of each client
     between: tuple[float, float] = (0.0, 2.0)  # from when the app answers again to the next kill
-    stalls: float = 0.3  # how likely, around a kill, the write lock is held or a worker is frozen
+    # What a kill can cut off. Few, for records that crashed run one at a time, and must not pile up.
+    slow: float = 0.05  # which part of the calls takes 0.05 to 0.5 seconds
+    stalls: float = 0.3  # how likely, around a kill, a worker is frozen or a stranger holds the write lock
+    frozen: float = 0.5  # how likely such a stall is a frozen worker
+    stall: tuple[float, float] = (0.1, 2.5)
     drain: float = 120.0  # what is left at the end may take this long
     broken: str | None = None  # the way in which the library is broken on purpose
 
@@ -58,7 +63,7 @@ class Storm:
         self._journal = Journal(self.history)
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
-        options = ["--timeout-worker-healthcheck", "60", "--no-access-log", "--log-level", "warning"]
+        options = ["--no-access-log", "--log-level", "warning"]
         if weather.workers > 1:
             options += ["--workers", str(weather.workers)]
         self._server = Server("tests.soak.app:app", cwd=folder, env=self._environment(), options=options)
@@ -84,24 +89,23 @@ class Storm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.stop()
         self._over.set()
         self._watcher.join()
+        self._server.stop()
         self._stranger.close()
         self._journal.close()
 
     def blow(self) -> None:
         """All kills, under load. The last takes every process, so that the end is a recovery too."""
-        with Clients(
-            self._server.port,
-            self._journal,
-            seed=self._weather.seed,
-            number=self._weather.clients,
-            rate=self._weather.rate,
-        ) as clients:
-            for kill in range(1, self._weather.kills + 1):
+        weather = self._weather
+        streams = [
+            requests(f"q{number}", Random(f"{weather.seed}/{number}"), slow=weather.slow)
+            for number in range(weather.clients)
+        ]
+        with Clients(self._server.port, self._journal, streams, rate=weather.rate) as clients:
+            for kill in range(1, weather.kills + 1):
                 clients.wait_for_an_answer(timeout=30)
-                self._one_kill(last=kill == self._weather.kills)
+                self._one_kill(last=kill == weather.kills)
 
     def settle(self) -> None:
         """Wait until no record is live, or until that took too long: the checker tells what is left."""
@@ -111,8 +115,11 @@ class Storm:
     def _one_kill(self, *, last: bool) -> None:
         """Draw first, act then: what is drawn must not hang on what happens."""
         wait = self._chance.uniform(*self._weather.between)
-        single, stalled = self._chance.random() < 0.7, self._chance.random() < self._weather.stalls
-        seconds, frozen = self._chance.uniform(0.1, 2.5), self._chance.random() < 0.5
+        single = self._chance.random() < 0.7
+        stalled, frozen = (
+            self._chance.random() < odds for odds in (self._weather.stalls, self._weather.frozen)
+        )
+        seconds = self._chance.uniform(*self._weather.stall)
         with self._stall(frozen, seconds) if stalled else nullcontext():
             self._over.wait(wait)
             if self._weather.workers > 1 and single and not last:

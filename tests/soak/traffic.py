@@ -70,27 +70,27 @@ class RequestPlan(BaseModel):
         return PlannedCall(plan.call, "task", "fails" if plan.raises >= TRIES else "succeeds", after)
 
 
-def requests(name: str, chance: Random) -> Iterator[RequestPlan]:
-    """The requests of one client, without end; the same for the same name and seed."""
+def requests(name: str, chance: Random, *, slow: float) -> Iterator[RequestPlan]:
+    """The requests of one client, without end, in which a part of the calls is slow."""
     number = 0
     while True:
         number += 1
-        yield _request(f"{name}.{number}", chance)
+        yield _request(f"{name}.{number}", chance, slow)
 
 
-def _request(request: str, chance: Random) -> RequestPlan:
+def _request(request: str, chance: Random, slow: float) -> RequestPlan:
     endpoint: Endpoint = chance.choices(("/async", "/def", "/invalid"), (60, 35, 5))[0]
     calls: list[CallPlan] = []
     for place in range(chance.choice((1, 1, 2, 2, 3, 5))):
-        calls.append(_call(f"{request}-{place}", calls, chance))
+        calls.append(_call(f"{request}-{place}", calls, chance, slow))
     return RequestPlan(request=request, endpoint=endpoint, ending=_drawn(ENDINGS, chance), calls=calls)
 
 
-def _call(call: str, before: list[CallPlan], chance: Random) -> CallPlan:
+def _call(call: str, before: list[CallPlan], chance: Random, slow: float) -> CallPlan:
     plan = CallPlan(call=call, function=_drawn(FUNCTIONS, chance))
     if plan.function == "inline":
         return plan
-    if chance.random() < 0.05:  # few, so that records which crashed, and run one at a time, do not pile up
+    if chance.random() < slow:
         plan.seconds = chance.uniform(0.05, 0.5)
     if plan.function.startswith("plain"):
         plan.raises = int(chance.random() < 0.05)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.soak.checker import Rule, Violation, judge
 from tests.soak.evidence import Evidence
-from tests.soak.history import History, Killed, Stalled, Vanished
+from tests.soak.history import History, Killed, Stalled
 from tests.soak.rows import Row
 
 
@@ -55,7 +55,10 @@ def _figures(evidence: Evidence) -> dict[str, int]:
         "refused with 503": sum(
             request.answered is not None and request.answered.status == 503 for request in requests
         ),
-        "refused in a commit that nobody could learn of": sum(map(evidence.unlearned, requests)),
+        "refused, and kept by a commit nobody could learn of": sum(
+            evidence.unlearned(request) and any(evidence.row(call.call) for call in request.sent.calls)
+            for request in requests
+        ),
         "without an answer": sum(request.answered is None for request in requests),
         "records": len(rows),
         "attempts": len(attempts),
@@ -63,6 +66,6 @@ def _figures(evidence: Evidence) -> dict[str, int]:
         "calls that ran again": sum(len(several) > 1 for several in evidence.attempts.values()),
         "ended WorkerLost": sum(row.reason == "WorkerLost" for row in rows),
         "kills": sum(1 for _ in evidence.of(Killed)),
-        "processes that died unasked": sum(1 for _ in evidence.of(Vanished)),
+        "processes that died unasked": len(evidence.deaths.keys() - evidence.killed.keys()),
         "stalls": sum(1 for _ in evidence.of(Stalled)),
     }
