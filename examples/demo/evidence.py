@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-import sysconfig
 from asyncio.subprocess import PIPE
 from collections import Counter
 from collections.abc import Mapping
@@ -41,8 +40,8 @@ class Evidence:
 
 async def records(ledger: Path) -> dict[str, dict[str, Any]]:
     """All records of the ledger, as `segundo ls --json` prints them."""
-    segundo = Path(sysconfig.get_path("scripts")) / "segundo"
-    command = [sys.executable, str(segundo), "ls", "--json", "--limit", "1000000", "--ledger", str(ledger)]
+    ls = ["ls", "--json", "--limit", "1000000", "--ledger", str(ledger)]
+    command = [sys.executable, "-m", "segundo", *ls]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
     out, err = await process.communicate()
     if process.returncode:
