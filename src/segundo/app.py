@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -130,6 +130,31 @@ class Segundo:
         handle: Handle[R] = Handle(records[0].id)
         handle.stored(records[0])
         return handle
+
+    def run_only(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> None:
+        """Make this process a worker, before the app starts: which queues it runs (None: all), and how many
+        records at once.
+
+        Without `concurrency` it is the app's own, or the default where the app's servers only record (0).
+        Raises ConfigurationError once the app has started, and for a ledger that is in memory.
+        """
+        if self._runtime is not None:
+            raise ConfigurationError("this app has started already: what it runs is settled before")
+        if self.settings.ledger == MEMORY:
+            raise ConfigurationError(
+                f"the ledger {MEMORY} is in one process: a worker would find nothing in it"
+            )
+        if concurrency is None and self.settings.concurrency == 0:
+            concurrency = settings({}, {}).concurrency
+        if concurrency is not None:
+            self.settings = self.settings.changed("worker", concurrency=concurrency)
+        if queues is not None:
+            self.settings = self.settings.changed("worker", queues=tuple(queues))
+
+    async def leave(self) -> None:
+        """Say that this process is about to end: what runs here then goes to others, and counts no crash."""
+        if self._runtime is not None:
+            await self._runtime.ledger.leave(self._runtime.owner)
 
     # The desk of the request side
 

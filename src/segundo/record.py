@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from segundo.errors import NotAllowed
+
 
 class State(StrEnum):
     """Where a record stands. The last three are for ever."""
@@ -143,3 +145,32 @@ class Record(NamedTuple):
 def new_id() -> str:
     """A record's id: 48 bits of time in milliseconds, then 96 random bits, so ids sort by time."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(12)}"
+
+
+def again(record: Record) -> Call:
+    """The call of an ended record, to be recorded anew: retry by hand.
+
+    It keeps the key, or gets one of its own, so that of two retries the second is a duplicate while the first
+    is live. Raises NotAllowed if the record has not ended, or its arguments were wiped.
+    """
+    if not record.state.terminal:
+        raise NotAllowed(
+            f"{record.id} has not ended yet, it is {record.state}: only what has ended can be retried"
+        )
+    if record.arguments is None:
+        raise NotAllowed(f"{record.id} cannot be retried: its arguments were wiped")
+    return Call(
+        id=new_id(),
+        task=record.task,
+        arguments=record.arguments,
+        format=record.format,
+        queue=record.queue,
+        priority=record.priority,
+        attempts=record.attempts,
+        crash_limit=record.crash_limit,
+        key=record.key or f"retry:{record.id}",
+        retry_of=record.id,
+        retention=record.retention,
+        carried=record.carried,
+        held=False,
+    )

@@ -36,7 +36,13 @@ class Runtime:
         self._settings = settings
         self._threads = Threads(max(settings.concurrency, 1))
         self._runner = Runner(names, self._threads, carry=carry, chance=random.Random())
-        self._embedded = Embedded(self.ledger, self.owner, self._runner, concurrency=settings.concurrency)
+        self._embedded = Embedded(
+            self.ledger,
+            self.owner,
+            self._runner,
+            concurrency=settings.concurrency,
+            queues=settings.queues,
+        )
         self._housekeeping: list[asyncio.Task[None]] = []
 
     @staticmethod

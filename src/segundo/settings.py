@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +34,12 @@ class Settings:
     grace: float
     retention: float | None
     freeze: bool
+    queues: tuple[str, ...] | None = None  # what this process runs; None: all
     sources: Mapping[str, str] = field(repr=False)
+
+    def changed(self, source: str, **values: object) -> "Settings":
+        """These settings, but for `values`, which came from `source`."""
+        return replace(self, **values, sources={**self.sources, **dict.fromkeys(values, source)})  # type: ignore[arg-type]  # by name
 
     def log(self) -> None:
         for name, source in self.sources.items():

@@ -45,4 +45,9 @@ SELECT number, id, host, pid, started_at, stopping, durability,
     (SELECT count(*) FROM records INDEXED BY owned WHERE owner = workers.id)
 FROM workers ORDER BY number
 """
+# What is in the hands of nobody that the ledger knows: owned. There is no way to it; its presence is a fault.
+ORPHANS = """
+SELECT count(*) FROM records INDEXED BY owned
+WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM workers)
+"""
 CHECK = "PRAGMA quick_check(5)"

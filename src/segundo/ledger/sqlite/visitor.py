@@ -116,7 +116,7 @@ class Visitor:
             before, limit = glimpses[-1].id, min(2 * limit, STRETCH)
 
     def _ids(self, state: State | None, task: str | None) -> Iterator[str]:
-        if state in ask.IN_STATE:
+        if state is not None and state in ask.IN_STATE:
             ids = [id for (id,) in self._rows(ask.IN_STATE[state], limit=FEW + 1)]
             if len(ids) <= FEW:
                 return iter(sorted(set(ids), reverse=True))
@@ -138,11 +138,15 @@ class Visitor:
         """The processes that joined. Which of them live is asked, and nothing is taken from the dead."""
         rows = self._rows(ask.WORKERS)
         living = Turns.living(lock_file(self.path), [row[0] for row in rows])
-        return [Worker(*row, alive=row[0] in living)._replace(stopping=bool(row[5])) for row in rows]
+        return [Worker._make((*row, row[0] in living)) for row in rows]
 
     def longest(self) -> Record | None:
         """The record whose attempt has run for the longest."""
         return next((to_record(row) for row in self._rows(ask.LONGEST)), None)
+
+    def orphans(self) -> int:
+        """How many records are in the hands of nobody that the ledger knows: none, if all is well."""
+        return int(self._rows(ask.ORPHANS)[0][0])
 
     def oldest_due(self) -> float | None:
         """When the first of the queued records may be claimed, or could have been."""
