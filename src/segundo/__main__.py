@@ -1,0 +1,5 @@
+"""`python -m segundo`: the same as `segundo`."""
+
+from segundo.cli import main
+
+main()

@@ -1,0 +1,171 @@
+"""Every command, its arguments and what `--help` says of them."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from segundo.cli import doctor as doctors
+from segundo.cli import records
+from segundo.cli import worker as workers
+from segundo.cli.place import ledger_at
+from segundo.record import State
+
+ABOUT = """
+Segundo's command line: look into a ledger, and run its records.
+
+The ledger is the file that the app keeps its records in. Every command finds it by --ledger, else by the
+variable SEGUNDO_LEDGER, else as segundo.db in this folder; only [bold]worker[/bold] asks the app.
+"""
+RUN, LOOK, ACT = "Run", "Look: these only read, beside a running app", "Act"
+
+commands = typer.Typer(
+    help=ABOUT,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Ledger = Annotated[
+    str | None,
+    typer.Option(
+        "--ledger",
+        metavar="PATH",
+        help="The ledger's file [SEGUNDO_LEDGER, else ./segundo.db].",
+        show_default=False,
+    ),
+]
+Id = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID", help="The record's id, or as much of its beginning as is unique.", show_default=False
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"segundo {version('segundo')}")
+        raise typer.Exit
+
+
+@commands.callback()
+def segundo(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@commands.command(rich_help_panel=RUN)
+def worker(
+    app: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE:APP", help="The app, as uvicorn takes it: main:app.", show_default=False
+        ),
+    ],
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--queue",
+            metavar="QUEUE",
+            help="Run only this queue; say it again for more. [all]",
+            show_default=False,
+        ),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="How many records run at once. [the app's own, else 64]",
+            show_default=False,
+        ),
+    ] = None,
+    factory: Annotated[
+        bool, typer.Option("--factory", help="APP is a function that returns the app.")
+    ] = False,
+) -> None:
+    """Run the app's records in this process, without serving HTTP.
+
+    The app starts as under a server, its lifespan included. Start as many workers as you like beside it: each
+    record is run by one of them.
+
+    SIGTERM or Ctrl-C: claims no more, lets what runs end within the app's grace, and stops. A second one
+    stops at once; another process then takes over what ran.
+    """
+    workers.work(app, factory=factory, queues=queue or None, concurrency=concurrency)
+
+
+@commands.command(rich_help_panel=LOOK)
+def ls(
+    ledger: Ledger = None,
+    state: Annotated[
+        State | None,
+        typer.Option(help="Only records in this state.", show_default=False, case_sensitive=False),
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only records of this task.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 50,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line; times are unix seconds.")
+    ] = False,
+) -> None:
+    """List records, the newest first."""
+    show = records.print_json if json else records.print_table
+    show(ledger_at(ledger), state=state, task=task, limit=limit)
+
+
+@commands.command(rich_help_panel=LOOK)
+def show(
+    id: Id,
+    ledger: Ledger = None,
+) -> None:
+    """Show all that is known of a record: arguments, result, error and traceback too."""
+    records.show(ledger_at(ledger), id)
+
+
+@commands.command(rich_help_panel=LOOK)
+def doctor(ledger: Ledger = None) -> None:
+    """Examine the ledger, its file, and the processes that work on it.
+
+    Each line is ok, a warning or a problem, and says what to do. Exits with 1 if there is a problem.
+    """
+    raise typer.Exit(doctors.examine(ledger_at(ledger)))
+
+
+@commands.command(rich_help_panel=ACT)
+def retry(id: Id, ledger: Ledger = None) -> None:
+    """Run an ended record's call again, as a new record, whose id is printed.
+
+    The new record keeps the key, so that a call is not run twice at a time: while one with the key is
+    live, the retry is recorded as cancelled, reason Duplicate.
+    """
+    records.retry(ledger_at(ledger), id)
+
+
+@commands.command(rich_help_panel=ACT)
+def cancel(id: Id, ledger: Ledger = None) -> None:
+    """Cancel a record that has not started, or ask the one that runs it to stop."""
+    records.cancel(ledger_at(ledger), id)
+
+
+@commands.command(rich_help_panel=ACT)
+def prune(
+    ledger: Ledger = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Delete what ended longer ago: 90s, 15m, 12h, 7d, 2w. [each record's retention]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Delete ended records that are past their retention; a running app does so by itself."""
+    records.prune(ledger_at(ledger), older_than)

@@ -1,0 +1,245 @@
+"""`segundo doctor`: how a ledger, its file and its processes look from outside, and what to do about it."""
+
+import sqlite3
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segundo.cli.phrases import duration, harmless, number, size
+from segundo.errors import LedgerError
+from segundo.ledger.sqlite import file
+from segundo.ledger.sqlite.turns import lock_file
+from segundo.ledger.sqlite.visitor import Glimpse, TooLong, Visitor, Worker
+from segundo.record import State
+from segundo.settings import settings
+
+LARGE_WAL = 64 * 2**20  # bytes; SQLite begins anew after some 4 MiB, unless a long read is in its way
+LATE = 60.0  # seconds that a due record may wait before it is worth a word
+WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))  # the first of each line of SQLite that has the fix
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+STYLES = {Level.OK: "green", Level.WARNING: "yellow bold", Level.PROBLEM: "red bold"}
+
+
+class Finding(NamedTuple):
+    """One line: how bad it is, what was looked at, and what was found and is to be done."""
+
+    level: Level
+    subject: str
+    text: str
+
+
+def examine(path: Path) -> int:
+    """Print what is found about the ledger at `path`; the exit code, 1 if something is a problem."""
+    console = Console(highlight=False)
+    with console.status("looking"):
+        findings = list(_findings(path))
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for level, subject, text in findings:
+        table.add_row(
+            Text(level, STYLES[level]), Text(subject, no_wrap=True), Text(harmless(text), overflow="fold")
+        )
+    console.print(table)
+    return int(any(finding.level is Level.PROBLEM for finding in findings))
+
+
+def _findings(path: Path) -> Iterator[Finding]:
+    yield _file_system(path)
+    try:
+        with Visitor(path) as visitor:
+            yield from _file(path)
+            yield from _permissions(path)
+            yield _sqlite(sqlite3.sqlite_version_info)
+            yield _integrity(visitor)
+            yield from _processes(visitor)
+            yield from _records(visitor)
+    except LedgerError as error:
+        yield Finding(Level.PROBLEM, "ledger", str(error))
+
+
+# The file
+
+
+def _file_system(path: Path) -> Finding:
+    kind = file.filesystem(path.parent)
+    if kind in file.NETWORK:
+        text = f"{kind}, over a network: SQLite cannot trust its locks. Move the ledger to a local disk"
+        return Finding(Level.PROBLEM, "file system", text)
+    if kind in file.FLEETING:
+        text = f"{kind}: a restart of this container or machine empties it. Mount a volume for the ledger"
+        return Finding(Level.WARNING, "file system", text)
+    return Finding(
+        Level.OK, "file system", kind or "cannot be told on this system; a network one will not do"
+    )
+
+
+def _file(path: Path) -> Iterator[Finding]:
+    schema = f"application {file.APPLICATION_ID:#x}"
+    yield Finding(Level.OK, "file", f"{path}, {size(path.stat().st_size)}, {schema}")
+    wal = _size(path.with_name(path.name + "-wal"))
+    if wal > LARGE_WAL:
+        text = (
+            f"{size(wal)}: a long read keeps it from being merged into the file. End backups and shells on it"
+        )
+        yield Finding(Level.WARNING, "WAL", text)
+    else:
+        yield Finding(Level.OK, "WAL", size(wal))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _permissions(path: Path) -> Iterator[Finding]:
+    beside = [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
+    files = [each for each in (path, *beside, lock_file(path)) if each.exists()]
+    open_to_others = [each for each in files if stat.S_IMODE(each.stat().st_mode) & 0o077]
+    if open_to_others:
+        names = " ".join(str(each) for each in open_to_others)
+        yield Finding(
+            Level.WARNING, "permissions", f"others may read arguments and results: chmod 600 {names}"
+        )
+    else:
+        yield Finding(Level.OK, "permissions", "the owner's alone")
+
+
+def _sqlite(version: tuple[int, ...]) -> Finding:
+    """Segundo commits and checkpoints in turns, and so avoids SQLite's WAL-reset bug; others may not."""
+    text = ".".join(map(str, version))
+    line = next((fixed for fixed in WAL_RESET_FIXED if fixed[:2] == version[:2]), WAL_RESET_FIXED[-1])
+    if version < line:
+        text += (
+            "; if code of your own writes to this file, use 3.44.6, 3.50.7, 3.51.3 or newer: before, two "
+            "processes that meet in the WAL can damage it. Segundo's own writes are safe"
+        )
+    return Finding(Level.OK, "SQLite", text)
+
+
+def _integrity(visitor: Visitor) -> Finding:
+    try:
+        damage = visitor.damage()
+    except TooLong:
+        return Finding(Level.WARNING, "integrity", "not known: the file is too large to be checked in 30 s")
+    if damage:
+        text = f"damaged: {'; '.join(damage)}. Stop the app, keep a copy of all its files, restore a backup"
+        return Finding(Level.PROBLEM, "integrity", text)
+    return Finding(Level.OK, "integrity", "SQLite's quick check finds nothing")
+
+
+# Processes
+
+
+def _processes(visitor: Visitor) -> Iterator[Finding]:
+    workers = visitor.workers()
+    alive = [worker for worker in workers if worker.alive]
+    yield _alive(alive)
+    yield from _dead([worker for worker in workers if not worker.alive], bool(alive))
+    yield _durability(alive)
+    orphans = visitor.orphans()
+    if orphans:
+        text = f"{number(orphans, 'record')} in the hands of no known process: a fault of Segundo, report it"
+        yield Finding(Level.PROBLEM, "owners", text)
+
+
+def _alive(alive: Sequence[Worker]) -> Finding:
+    if not alive:
+        return Finding(
+            Level.WARNING, "processes", "none: nothing runs until the app or `segundo worker` is started"
+        )
+    now = time.time()
+    each = ", ".join(
+        f"pid {worker.pid} on {worker.host} since {duration(now - worker.started_at)}"
+        f"{' (stopping)' if worker.stopping else ''}"
+        for worker in alive
+    )
+    return Finding(Level.OK, "processes", f"{len(alive)} alive: {each}")
+
+
+def _dead(dead: Sequence[Worker], somebody_lives: bool) -> Iterator[Finding]:
+    held = sum(worker.held for worker in dead)
+    if held:
+        pids = ", ".join(str(worker.pid) for worker in dead)
+        when = "a living process takes them over within seconds" if somebody_lives else "start the app"
+        yield Finding(Level.WARNING, "dead", f"pid {pids} died with {number(held, 'record')} in hand: {when}")
+
+
+def _durability(alive: Sequence[Worker]) -> Finding:
+    found = {worker.durability for worker in alive}
+    where = "" if found else " (as set here; no process runs that could be asked)"
+    found = found or {settings({}).durability}
+    if "normal" in found:
+        text = f'normal{where}: a power loss may take the last commits. durability="full" keeps them'
+        return Finding(Level.WARNING, "durability", text)
+    return Finding(Level.OK, "durability", f"full{where}: a commit survives power loss")
+
+
+# Records
+
+
+def _records(visitor: Visitor) -> Iterator[Finding]:
+    states: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
+    for seen in visitor.walk():
+        states[seen.state] += 1
+        unknown[seen.task] += _is_unknown(seen)
+    yield Finding(Level.OK, "records", ", ".join(f"{states[state]:,} {state}" for state in State))
+    yield _due(visitor, nobody=not any(worker.alive for worker in visitor.workers()))
+    if states[State.RUNNING]:
+        yield from _longest(visitor)
+    unknown += Counter()  # drops the zeros
+    if unknown:
+        yield _unknown(unknown)
+
+
+def _is_unknown(seen: Glimpse) -> bool:
+    return seen.state == State.QUEUED and seen.reason == "UnknownTask"
+
+
+def _due(visitor: Visitor, *, nobody: bool) -> Finding:
+    due = visitor.oldest_due()
+    late = 0.0 if due is None else time.time() - due
+    if due is None or late <= 0:
+        return Finding(Level.OK, "due", "nothing waits to be run now")
+    text = f"the oldest has waited for {duration(late)}"
+    if late <= LATE:
+        return Finding(Level.OK, "due", text)
+    if nobody:
+        return Finding(Level.PROBLEM, "due", f"{text}, and nobody runs it: start the app or `segundo worker`")
+    return Finding(
+        Level.WARNING,
+        "due",
+        f"{text}: all slots are busy, or no process takes its queue. Start `segundo worker`",
+    )
+
+
+def _longest(visitor: Visitor) -> Iterator[Finding]:
+    record = visitor.longest()
+    if record is not None and record.started_at is not None:
+        text = f"the longest for {duration(time.time() - record.started_at)}: {record.task} {record.id}"
+        yield Finding(Level.OK, "running", text)
+
+
+def _unknown(tasks: Counter[str]) -> Finding:
+    names = ", ".join(f"{name} ({count:,})" for name, count in tasks.most_common(5))
+    text = (
+        f"{number(tasks.total(), 'record')} put off, of tasks that no process knew: {names}. Deploy the code "
+        "that declares them, or cancel them; after 7 days they fail"
+    )
+    return Finding(Level.WARNING, "unknown", text)

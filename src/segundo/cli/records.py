@@ -1,0 +1,112 @@
+"""The commands about records: list, show, retry, cancel, prune."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from segundo.cli.phrases import number
+from segundo.cli.place import change, in_time
+from segundo.cli.sheet import sheet
+from segundo.cli.table import table
+from segundo.errors import ConfigurationError, NotAllowed
+from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.sqlite.visitor import Visitor
+from segundo.record import Record, State, again
+from segundo.task import seconds
+
+# What `ls --json` prints of a record, in this order; scripts rely on the names.
+LISTED = (
+    *("id", "task", "queue", "state", "reason", "attempt", "claim", "failures", "crashes"),
+    *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of"),
+)
+PRUNED_AT_ONCE = 1000  # rows of one transaction, so that a running app's requests need not wait long
+
+
+def print_json(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
+    with Visitor(path) as visitor:
+        for record in visitor.records(state=state, task=task, limit=limit):
+            sys.stdout.write(json.dumps({name: getattr(record, name) for name in LISTED}) + "\n")
+
+
+def print_table(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
+    with Visitor(path) as visitor:
+        records = list(visitor.records(state=state, task=task, limit=limit))
+    if records:
+        console = Console()
+        console.print(table(records, time.time(), console.width), soft_wrap=False)
+    if len(records) == limit:
+        _remark(f"the newest {limit:,}; --limit shows more")
+    elif not records:
+        _remark("no such records" if state or task else "no records")
+
+
+def show(path: Path, id: str) -> None:
+    with Visitor(path) as visitor:
+        record = visitor.find(id)
+        before = visitor.before(record)
+    Console(highlight=False, soft_wrap=True).print(sheet(record, before, time.time()))
+
+
+def retry(path: Path, id: str) -> None:
+    call = again(_find(path, id))
+
+    async def record(ledger: SQLiteLedger) -> Record:
+        (recorded,) = await in_time(ledger.record([call], owner="segundo retry"))
+        return recorded
+
+    recorded = change(path, record)
+    typer.echo(recorded.id)
+    if recorded.same_as is not None:
+        _remark(
+            f"not run: {recorded.same_as} has the same key and has not ended; this retry is recorded as "
+            "cancelled, reason Duplicate"
+        )
+
+
+def cancel(path: Path, id: str) -> None:
+    record = _find(path, id)
+    if not record.state.terminal:
+        record = change(path, lambda ledger: in_time(ledger.cancel(record.id)))
+        if record.state is State.CANCELLED:
+            typer.echo(f"cancelled {record.id}")
+            return
+        if record.state is State.RUNNING:
+            typer.echo(f"asked {record.id} to stop: it is running, and its process looks every few seconds")
+            return
+    raise NotAllowed(f"{record.id} has ended already: {record.state}")
+
+
+def prune(path: Path, older_than: str | None) -> None:
+    age = None if older_than is None else _age(older_than)
+    with Visitor(path):
+        pass  # there is a ledger: what follows would create one
+
+    async def delete(ledger: SQLiteLedger) -> int:
+        pruned = deleted = await in_time(ledger.prune(older_than=age, limit=PRUNED_AT_ONCE))
+        while deleted == PRUNED_AT_ONCE:
+            deleted = await in_time(ledger.prune(older_than=age, limit=PRUNED_AT_ONCE))
+            pruned += deleted
+        return pruned
+
+    typer.echo(f"deleted {number(change(path, delete), 'record')}")
+
+
+def _find(path: Path, id: str) -> Record:
+    with Visitor(path) as visitor:
+        return visitor.find(id)
+
+
+def _age(text: str) -> float:
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--older-than: {error}") from error
+
+
+def _remark(text: str) -> None:
+    """What is not the answer itself goes to standard error, so that the answer can be piped."""
+    typer.echo(text, err=True)

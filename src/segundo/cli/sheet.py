@@ -1,0 +1,78 @@
+"""The sheet of `segundo show`: all that the ledger knows of one record."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from segundo.cli.phrases import duration, harmless, moment, number, pretty
+from segundo.cli.table import STYLES
+from segundo.record import Record, State
+
+PAYLOADS = ("arguments", "carried", "progress", "result")
+ERROR = "red"
+
+
+def sheet(record: Record, before: Sequence[str], now: float) -> Text:
+    """A record as it stands `now`; `before` are the ids of what it waits for."""
+    text = Text(no_wrap=False)
+    text.append(record.id + "\n", "bold")
+    for name, value, style in _facts(record, before, now):
+        text.append(f"  {name:<12}").append(harmless(value) + "\n", style)
+    for name in PAYLOADS:
+        if (payload := getattr(record, name)) is not None:
+            text.append(f"\n{name}\n", "bold").append(_indented(pretty(payload)))
+    if record.error is not None:
+        text.append("\nerror\n", "bold").append_text(_error(record.error))
+    text.right_crop(1)
+    return text
+
+
+def _facts(record: Record, before: Sequence[str], now: float) -> Iterator[tuple[str, str, str]]:
+    yield "task", record.task, ""
+    yield "state", _state(record), STYLES[record.state]
+    yield "queue", f"{record.queue}, priority {record.priority}", ""
+    yield "attempt", _attempt(record), ""
+    for name, value in (("key", record.key), ("same as", record.same_as), ("retry of", record.retry_of)):
+        if value is not None:
+            yield name, value, ""
+    if before:
+        yield "waits for", ", ".join(before), ""
+    for name in ("created", "run", "started", "finished", "published_until"):
+        at: float | None = getattr(record, name if name == "published_until" else f"{name}_at")
+        if at is not None:
+            yield {"run": "due", "published_until": "published"}.get(name, name), moment(at, now), ""
+    if record.owner is not None:
+        yield "held by", record.owner, ""
+    yield "claims", str(record.claim), ""
+    yield "kept", "for ever" if record.retention is None else f"{duration(record.retention)} once ended", ""
+
+
+def _state(record: Record) -> str:
+    if record.state is State.RUNNING and record.cancel_requested:
+        return f"{record.state}, asked to stop"
+    return record.state if record.reason is None else f"{record.state}: {record.reason}"
+
+
+def _attempt(record: Record) -> str:
+    of = "any number" if record.attempts is None else str(record.attempts)
+    failures = number(record.failures, "failure")
+    return f"{record.attempt} of {of} ({failures}, {record.crashes} of {record.crash_limit} crashes)"
+
+
+def _error(payload: str) -> Text:
+    """What the runner wrote of an exception: its message, notes and causes, then the traceback."""
+    error: dict[str, Any] = json.loads(payload)
+    text = Text(_indented(harmless(f"{error.get('type')}: {error.get('message')}")), ERROR)
+    for note in error.get("notes", ()):
+        text.append(_indented(harmless(note)))
+    for cause in error.get("causes", ()):
+        text.append(_indented(harmless(f"caused by {cause.get('type')}: {cause.get('message')}")))
+    if traceback := error.get("traceback"):
+        text.append("\n").append(_indented(harmless(traceback)))
+    return text
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())

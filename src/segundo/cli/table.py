@@ -1,0 +1,63 @@
+"""The table of `segundo ls`: one line for each record, in whatever width the terminal has."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from rich.table import Table
+from rich.text import Text
+
+from segundo.cli.phrases import duration, harmless, shorten
+from segundo.record import Record, State
+
+STYLES = {
+    State.WAITING: "dim",
+    State.QUEUED: "cyan",
+    State.RUNNING: "blue bold",
+    State.SUCCEEDED: "green",
+    State.FAILED: "red bold",
+    State.CANCELLED: "yellow",
+}
+WIDE = 120  # columns from which ids are whole and the queue is shown
+SHORTEST_ID = 16  # characters: the time in milliseconds, and 16 random bits
+FIXED = 33  # columns of state, attempt, age and the gaps in a narrow terminal
+LONGEST_NOTE = 18
+
+
+def table(records: Sequence[Record], now: float, width: int) -> Table:
+    """Records as they stand `now`, for a terminal of `width` columns."""
+    wide = width >= WIDE
+    length = max(len(record.id) for record in records) if wide else _enough([record.id for record in records])
+    name = max(12, width - FIXED - length - LONGEST_NOTE - 14 * wide)
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
+    for heading in ("ID", "STATE", "TRY", "AGE", *(["QUEUE"] if wide else []), "TASK", "NOTE"):
+        made.add_column(heading, no_wrap=True, justify="right" if heading in ("TRY", "AGE") else "left")
+    for record in records:
+        cells: list[str | Text] = [
+            record.id[:length],
+            Text(record.state, STYLES[record.state]),
+            str(record.attempt),
+        ]
+        cells.append(duration(max(0.0, now - record.created_at)).replace(" ", ""))
+        cells += [shorten(harmless(record.queue), 12)] if wide else []
+        made.add_row(*cells, Text(shorten(harmless(record.task), name)), Text(_note(record, now)))
+    return made
+
+
+def _enough(ids: Sequence[str]) -> int:
+    """How many characters tell these ids from each other."""
+    ordered = sorted(ids)
+    return max([SHORTEST_ID] + [_common(*pair) + 1 for pair in pairwise(ordered)])
+
+
+def _common(one: str, other: str) -> int:
+    return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+
+
+def _note(record: Record, now: float) -> str:
+    if record.state is State.RUNNING and record.started_at is not None:
+        return f"{'stopping' if record.cancel_requested else 'for'} {duration(now - record.started_at)}"
+    if record.state is State.QUEUED and record.run_at > now:
+        return f"in {duration(record.run_at - now)} {record.reason or ''}"
+    if record.reason is None and record.started_at is not None and record.finished_at is not None:
+        return f"took {duration(record.finished_at - record.started_at)}"
+    return harmless(record.reason or "")
