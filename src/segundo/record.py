@@ -134,7 +134,9 @@ class Record(NamedTuple):
 
     @property
     def attempt(self) -> int:
-        """The number of the attempt that runs, or would run next: 1 for the first."""
+        """The number of the attempt that runs, would run next, or was the last: 1 for the first."""
+        if self.state is State.FAILED and self.reason != "WorkerLost":
+            return max(1, self.failures)  # its last attempt is among them; a lost one was not counted
         return self.failures + 1
 
     @property

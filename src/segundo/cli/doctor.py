@@ -61,7 +61,7 @@ def _findings(path: Path) -> Iterator[Finding]:
     yield _file_system(path)
     try:
         with Visitor(path) as visitor:
-            yield from _file(path)
+            yield from _file(path, visitor)
             yield from _permissions(path)
             yield _sqlite(sqlite3.sqlite_version_info)
             yield _integrity(visitor)
@@ -87,9 +87,10 @@ def _file_system(path: Path) -> Finding:
     )
 
 
-def _file(path: Path) -> Iterator[Finding]:
-    schema = f"application {file.APPLICATION_ID:#x}"
-    yield Finding(Level.OK, "file", f"{path}, {size(path.stat().st_size)}, {schema}")
+def _file(path: Path, visitor: Visitor) -> Iterator[Finding]:
+    yield Finding(Level.OK, "file", f"{path}, {size(path.stat().st_size)}")
+    schema = f"{visitor.schema()}, application id {file.APPLICATION_ID:#x}"
+    yield Finding(Level.OK, "schema", schema)
     wal = _size(path.with_name(path.name + "-wal"))
     if wal > LARGE_WAL:
         text = (
@@ -165,7 +166,7 @@ def _alive(alive: Sequence[Worker]) -> Finding:
         )
     now = time.time()
     each = ", ".join(
-        f"pid {worker.pid} on {worker.host} since {duration(now - worker.started_at)}"
+        f"pid {worker.pid} on {worker.host} for {duration(now - worker.started_at)}"
         f"{' (stopping)' if worker.stopping else ''}"
         for worker in alive
     )

@@ -27,7 +27,7 @@ class AppFailed(ConfigurationError):
 
 
 def load(target: str, *, factory: bool) -> Any:
-    """The app at `module:attribute`. Raises ConfigurationError if there is none, AppFailed if its code fails."""
+    """The app at `module:attribute`. Raises ConfigurationError without one, AppFailed if its code raises."""
     module, colon, path = target.partition(":")
     if not (module and colon and path):
         raise ConfigurationError(f"{target!r} names no app: say module:attribute, as in main:app")

@@ -20,6 +20,12 @@ def duration(seconds: float) -> str:
     )
 
 
+def age(seconds: float) -> str:
+    """As `duration`, for a narrow column: 12s, 5m, 3h, 40d."""
+    size, unit = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
+    return f"{max(0, int(seconds // size))}{unit}"
+
+
 def moment(timestamp: float, now: float) -> str:
     """In local time, and how far that is from now."""
     local = datetime.fromtimestamp(timestamp).astimezone().isoformat(sep=" ", timespec="seconds")

@@ -75,4 +75,4 @@ def _error(payload: str) -> Text:
 
 
 def _indented(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
+    return "".join(f"  {line}".rstrip() + "\n" for line in text.splitlines())

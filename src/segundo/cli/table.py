@@ -6,7 +6,7 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-from segundo.cli.phrases import duration, harmless, shorten
+from segundo.cli.phrases import age, duration, harmless, shorten
 from segundo.record import Record, State
 
 STYLES = {
@@ -19,27 +19,31 @@ STYLES = {
 }
 WIDE = 120  # columns from which ids are whole and the queue is shown
 SHORTEST_ID = 16  # characters: the time in milliseconds, and 16 random bits
-FIXED = 33  # columns of state, attempt, age and the gaps in a narrow terminal
-LONGEST_NOTE = 18
+QUEUE, NOTE = 12, 20  # characters at most; a note may be longer in a wide terminal
+FIXED = 9 + 3 + 4 + 5 * 2  # columns of STATE, TRY, AGE and the gaps between six
+SHORTEST_TASK = 12
 
 
 def table(records: Sequence[Record], now: float, width: int) -> Table:
     """Records as they stand `now`, for a terminal of `width` columns."""
     wide = width >= WIDE
     length = max(len(record.id) for record in records) if wide else _enough([record.id for record in records])
-    name = max(12, width - FIXED - length - LONGEST_NOTE - 14 * wide)
+    notes = [_note(record, now)[: 3 * NOTE if wide else NOTE] for record in records]
+    room = width - FIXED - length - max(4, *map(len, notes)) - (QUEUE + 2) * wide
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold", pad_edge=False)
     for heading in ("ID", "STATE", "TRY", "AGE", *(["QUEUE"] if wide else []), "TASK", "NOTE"):
         made.add_column(heading, no_wrap=True, justify="right" if heading in ("TRY", "AGE") else "left")
-    for record in records:
+    for record, note in zip(records, notes, strict=True):
         cells: list[str | Text] = [
             record.id[:length],
             Text(record.state, STYLES[record.state]),
             str(record.attempt),
+            age(now - record.created_at),
+            *([Text(shorten(harmless(record.queue), QUEUE))] if wide else []),
+            Text(shorten(harmless(record.task), max(SHORTEST_TASK, room))),
+            Text(note),
         ]
-        cells.append(duration(max(0.0, now - record.created_at)).replace(" ", ""))
-        cells += [shorten(harmless(record.queue), 12)] if wide else []
-        made.add_row(*cells, Text(shorten(harmless(record.task), name)), Text(_note(record, now)))
+        made.add_row(*cells)
     return made
 
 

@@ -50,4 +50,5 @@ ORPHANS = """
 SELECT count(*) FROM records INDEXED BY owned
 WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM workers)
 """
+SCHEMA = "PRAGMA user_version"
 CHECK = "PRAGMA quick_check(5)"

@@ -134,6 +134,10 @@ class Visitor:
 
     # The whole
 
+    def schema(self) -> int:
+        """The version of the file's schema."""
+        return int(self._rows(ask.SCHEMA)[0][0])
+
     def workers(self) -> list[Worker]:
         """The processes that joined. Which of them live is asked, and nothing is taken from the dead."""
         rows = self._rows(ask.WORKERS)
