@@ -8,6 +8,7 @@ import pytest
 from tests.soak.checker import Rule, check
 from tests.soak.history import (
     Answered,
+    Asked,
     Born,
     Closed,
     Ended,
@@ -282,6 +283,13 @@ def test_a_loss_without_a_death_is_unearned() -> None:
     assert rules([*events, Killed(t=SECOND * 2, processes=(A,))], lost) == {Rule.UNEARNED}
 
 
+def test_a_plain_function_may_be_lost_when_its_process_is_asked_to_stop() -> None:
+    stopping = [Born(t=0, process=A, group=7), *request(PLAIN), *run(until=20, outcome="cancelled")]
+    lost = row(state="failed", reason="WorkerLost", finished=21, failures=1)
+    assert rules([*stopping, Asked(t=18, group=7)], lost) == set()
+    assert rules([*stopping, Asked(t=18, group=8)], lost) == {Rule.UNEARNED}
+
+
 def test_a_loss_between_the_claim_and_the_first_line_needs_any_death() -> None:
     lost = row(state="failed", reason="WorkerLost", finished=SECOND)
     assert rules(request(PLAIN), lost) == {Rule.UNEARNED}
@@ -329,10 +337,11 @@ def test_more_torn_lines_than_deaths_make_a_history_worthless() -> None:
 
 def test_a_history_is_read_as_it_was_written(own_directory: Path) -> None:
     events = History.of(
-        *request(PLAIN, PlannedCall("d", "task", "fails", after="c")),
+        *request(PLAIN, PlannedCall("d", "task", "fails", after="c"), accepts=None),
         *run(until=16),
         Born(t=0, process=A, group=7),
         Killed(t=20, processes=(A, B), group=7),
+        Asked(t=20, group=7),
         Vanished(t=21, process=B),
         Stalled(t=22, until=23),
     )

@@ -17,7 +17,8 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from segundo import BackgroundTasks, Handle, Retry, Segundo, current, task
+from segundo import BackgroundTasks, Handle, Retry, Segundo, current, runtime, task
+from segundo.executors import embedded
 from tests.soak import broken
 from tests.soak.history import Born, Closed, Ended, Journal, Opened, Outcome, Started
 from tests.soak.processes import process_of
@@ -26,7 +27,11 @@ from tests.soak.traffic import TRIES, CallPlan, Ending, RequestPlan
 journal = Journal(os.environ["SOAK_HISTORY"])
 me = process_of(os.getpid()) or "?"
 runs = itertools.count()
-again = Retry(attempts=TRIES, wait="constant", base=0.05, jitter=False)
+again = Retry(attempts=TRIES, wait=lambda failures: 0.05 * (failures - 1), jitter=False)  # at once, then soon
+
+# A storm is short: it must see as much of the housekeeping as an app does in hours.
+embedded.BEAT = 0.3
+runtime.RESCUE_EVERY = 0.5
 
 journal.append(Born(process=me, group=os.getpgrp()))
 broken.install(os.environ.get("SOAK_BROKEN"))

@@ -214,10 +214,13 @@ def records_tell_what_happened(evidence: Evidence) -> Violations:
 
 
 def _may_be_lost(evidence: Evidence, row: Row, attempts: Sequence[Attempt]) -> bool:
-    """A process that ran it had died; one that died before the first line of the call left no trace."""
+    """A process that ran it had died or was stopping; one that died before the call began left no trace."""
     latest = FOREVER if row.finished is None else row.finished + CLOCKS_APART
-    deaths = [attempt.death for attempt in attempts] if attempts else list(evidence.deaths.values())
-    return any(death is not None and death <= latest for death in deaths)
+    if attempts:
+        ends = [end for attempt in attempts for end in (attempt.death, attempt.asked)]
+    else:
+        ends = [*evidence.deaths.values(), *evidence.asked.values()]
+    return any(end is not None and end <= latest for end in ends)
 
 
 def nothing_starts_after_its_record_ended(evidence: Evidence) -> Violations:

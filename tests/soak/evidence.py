@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tests.soak.history import (
     Answered,
+    Asked,
     Born,
     Closed,
     Ended,
@@ -30,11 +31,12 @@ SECOND = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a call's own code; `death` is when its process may have died, None if it never did."""
+    """One run of a call's own code; its process may have died at `death`, and was asked to stop at `asked`."""
 
     started: Started
     ended: Ended | None
     death: int | None
+    asked: int | None  # to stop
 
     @property
     def outcome(self) -> str:
@@ -117,14 +119,22 @@ class Evidence:
     @cached_property
     def killed(self) -> dict[str, int]:
         """When each process that was killed may have died at the earliest."""
-        born = list(self.of(Born))
         found: dict[str, int] = {}
         for killed in self.of(Killed):
-            # A group's number may be used again: who was born after the kill is not of this group.
-            group = [one.process for one in born if one.group == killed.group and one.t <= killed.t]
-            for process in (*killed.processes, *group):
+            for process in (*killed.processes, *self._members(killed.group, killed.t)):
                 found.setdefault(process, killed.t)
         return found
+
+    @cached_property
+    def asked(self) -> dict[str, int]:
+        """When each process that was asked to stop was asked."""
+        return {
+            process: asked.t for asked in self.of(Asked) for process in self._members(asked.group, asked.t)
+        }
+
+    def _members(self, group: int | None, t: int) -> list[str]:
+        # A group's number may be used again: who was born later is of another one.
+        return [born.process for born in self.of(Born) if born.group == group and born.t <= t]
 
     @cached_property
     def deaths(self) -> dict[str, int]:
@@ -137,8 +147,10 @@ class Evidence:
         ends = {event.run: event for event in self.of(Ended)}
         found: dict[str, list[Attempt]] = defaultdict(list)
         for started in self.of(Started):
-            attempt = Attempt(started, ends.get(started.run), self.deaths.get(started.process))
-            found[started.call].append(attempt)
+            process = started.process
+            found[started.call].append(
+                Attempt(started, ends.get(started.run), self.deaths.get(process), self.asked.get(process))
+            )
         return dict(found)
 
     def row(self, call: str) -> Row | None:

@@ -118,6 +118,14 @@ class Killed(At):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(At):
+    """The processes of a group are asked to stop (SIGTERM): from now on they may give up what runs."""
+
+    group: int
+    event: Literal["asked"] = "asked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vanished(At):
     """A process ended that nobody killed; `t` is when it was last seen alive."""
 
@@ -133,7 +141,7 @@ class Stalled(At):
     event: Literal["stalled"] = "stalled"
 
 
-Event = Sent | Answered | Opened | Closed | Born | Started | Ended | Killed | Vanished | Stalled
+Event = Sent | Answered | Opened | Closed | Born | Started | Ended | Killed | Asked | Vanished | Stalled
 
 _line: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 

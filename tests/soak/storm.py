@@ -15,13 +15,15 @@ from typing import Self
 
 from tests.soak import processes
 from tests.soak.clients import Clients
-from tests.soak.history import History, Journal, Killed, Stalled, Vanished
+from tests.soak.history import Asked, History, Journal, Killed, Stalled, Vanished
 from tests.soak.rows import damage, live_records, read_rows
 from tests.soak.traffic import requests
 from tests.soak.verdict import Verdict
 from tests.support import ROOT, Server, wait_until
 
 RECORD_TIMEOUT = 0.5  # seconds until a request is refused; a stall is often longer
+
+GRACE = 0.2  # seconds that what runs at a stop in good order has; slow calls take longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class Weather:
     stalls: float = 0.3  # how likely, around a kill, a worker is frozen or a stranger holds the write lock
     frozen: float = 0.5  # how likely such a stall is a frozen worker
     stall: tuple[float, float] = (0.1, 2.5)
+    deploys: float = 0.25  # how likely the app is stopped in good order and started again before a kill
     drain: float = 120.0  # what is left at the end may take this long
     broken: str | None = None  # the way in which the library is broken on purpose
 
@@ -75,6 +78,7 @@ class Storm:
             "SOAK_BROKEN": self._weather.broken or "",
             "SEGUNDO_LEDGER": str(self.ledger),
             "SEGUNDO_RECORD_TIMEOUT": str(RECORD_TIMEOUT),
+            "SEGUNDO_GRACE": str(GRACE),
         }
 
     def __enter__(self) -> Self:
@@ -105,6 +109,9 @@ class Storm:
         with Clients(self._server.port, self._journal, streams, rate=weather.rate) as clients:
             for kill in range(1, weather.kills + 1):
                 clients.wait_for_an_answer(timeout=30)
+                if self._chance.random() < weather.deploys:
+                    self._deploy()
+                    clients.wait_for_an_answer(timeout=30)
                 self._one_kill(last=kill == weather.kills)
 
     def settle(self) -> None:
@@ -126,6 +133,13 @@ class Storm:
                 self._kill_a_worker()
             else:
                 self._kill_everything()
+
+    def _deploy(self) -> None:
+        """Stop the app in good order (SIGTERM) and start it again, as an upgrade does."""
+        self._over.wait(self._chance.uniform(*self._weather.between))
+        self._journal.append(Asked(group=self._server.pid))
+        self._server.stop()
+        self._server.start(timeout=30)
 
     def _kill_a_worker(self) -> None:
         """`kill -9` one worker, which its supervisor replaces, while the others go on."""

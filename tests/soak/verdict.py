@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tests.soak.checker import Rule, Violation, judge
 from tests.soak.evidence import Evidence
-from tests.soak.history import History, Killed, Stalled
+from tests.soak.history import Asked, History, Killed, Stalled
 from tests.soak.rows import Row
 
 
@@ -63,9 +63,13 @@ def _figures(evidence: Evidence) -> dict[str, int]:
         "records": len(rows),
         "attempts": len(attempts),
         "attempts cut off by a kill": sum(attempt.ended is None for attempt in attempts),
+        "attempts cancelled at a stop": sum(attempt.outcome == "cancelled" for attempt in attempts),
         "calls that ran again": sum(len(several) > 1 for several in evidence.attempts.values()),
         "ended WorkerLost": sum(row.reason == "WorkerLost" for row in rows),
         "kills": sum(1 for _ in evidence.of(Killed)),
-        "processes that died unasked": len(evidence.deaths.keys() - evidence.killed.keys()),
+        "stops in good order": sum(1 for _ in evidence.of(Asked)),
+        "processes that ended unasked": len(
+            evidence.deaths.keys() - evidence.killed.keys() - evidence.asked.keys()
+        ),
         "stalls": sum(1 for _ in evidence.of(Stalled)),
     }
