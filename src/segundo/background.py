@@ -13,6 +13,7 @@ from segundo.task import Configured
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 NOT_GIVEN: Any = object()
 
@@ -37,7 +38,7 @@ class Recorded(starlette.background.BackgroundTask):
         self.handle: Handle[Any] = Handle(call.id)
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """What `add_task` returns: the record's id, or None for a call that runs in process and has no record."""
 
     __slots__ = ("_record", "id")

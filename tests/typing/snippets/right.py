@@ -1,0 +1,92 @@
+"""What a type checker accepts."""
+
+from collections.abc import Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any, assert_type
+
+from fastapi import BackgroundTasks as FastAPIBackgroundTasks
+from starlette.responses import Response
+
+from segundo import BackgroundTask, BackgroundTasks, Handle, Record, Retry, Segundo, current, task
+
+
+def plain(to: str, *, copies: int = 1) -> None: ...
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+def named(func: str, self: int) -> None: ...
+
+
+@task
+def count(text: str) -> int:
+    return len(text)
+
+
+@task(
+    name="mail", queue="emails", retry=Retry(attempts=5, on=(OSError,)), timeout=30, crashes=1, retention="7d"
+)
+async def send(to: str, amount: int = 0) -> str:
+    current().log("attempt %s of %s", current().attempt, to)
+    return to * amount
+
+
+def functions(tasks: BackgroundTasks) -> None:
+    assert_type(tasks.add_task(plain, "ada"), Handle[None])
+    assert_type(tasks.add_task(plain, to="ada", copies=2), Handle[None])
+    fetched: Handle[Coroutine[Any, Any, bytes]] = tasks.add_task(fetch, "http://127.0.0.1")
+    print(fetched.id)
+    tasks.add_task(lambda: None)
+    numbers: list[int] = []
+    tasks.add_task(numbers.append, 1)
+
+
+def declared(tasks: BackgroundTasks) -> None:
+    assert_type(tasks.add_task(count, "one two"), Handle[int])
+    sent: Handle[Coroutine[Any, Any, str]] = tasks.add_task(send, "ada", amount=2)
+    print(sent.id)
+
+
+def by_keyword(tasks: BackgroundTasks) -> None:
+    assert_type(tasks.add_task(func=count, text="one two"), Handle[int])
+    tasks.add_task(named, func="a task's own argument", self=1)
+
+
+def with_options(tasks: BackgroundTasks) -> None:
+    first = tasks.add_task(count.options(delay=timedelta(hours=1), key="one", priority=9), "one two")
+    assert_type(first, Handle[int])
+    tasks.add_task(send.options(after=first, queue="slow"), "ada", 2)
+    tasks.add_task(send.options(run_at=datetime.now(UTC)), to="ada")
+
+
+def unchanged(tasks: FastAPIBackgroundTasks) -> None:
+    tasks.add_task(plain, "ada", copies=2)
+    tasks.add_task(send, "ada")
+    tasks.add_task(send.options(delay=1), "ada", amount=1)
+
+
+async def called_as_they_are() -> None:
+    assert_type(count("one two"), int)
+    assert_type(await send("ada", 1), str)
+    assert_type(count.options(delay=1)("one two"), int)
+    assert_type(count.__name__, str)
+
+
+async def submitted(segundo: Segundo) -> None:
+    handle = await segundo.submit(count, "one two")
+    assert_type(handle, Handle[int])
+    assert_type(handle.id, str | None)
+    assert_type(handle.recorded, bool)
+    assert_type(handle.record, Record)
+    await segundo.submit(send.options(key="ada"), "ada", amount=3)
+
+
+def answered(tasks: BackgroundTasks) -> Response:
+    return tasks.accepted(tasks.add_task(count, "one two"))
+
+
+def alone() -> None:
+    BackgroundTask(plain, "ada", copies=1)
+    BackgroundTask(named, func="a task's own argument", self=1)
