@@ -41,25 +41,28 @@ class Transition(NamedTuple):
     guard: str
 
 
+# What can be the end of a record, and so lets go on, or cancels, what waits for it.
+ENDING = "settle, cancel, rescue, beat, forget"
+
 # The docs' diagram and the property tests are made from this table; `None` is "no row".
 TRANSITIONS = (
     Transition("a", None, State.WAITING, "record", "id unused, no live record with this (task, key)"),
     Transition("a", None, State.QUEUED, "record", "the same, outside a request and with nothing before it"),
-    Transition("a", None, State.CANCELLED, "record", "a live record has this (task, key): reason Duplicate"),
+    Transition("a", None, State.CANCELLED, "record", "a live record has its key, or one before it failed"),
     Transition("b", State.WAITING, State.QUEUED, "release, rescue", "owner=? and nothing live before it"),
     Transition("b", State.WAITING, State.WAITING, "release, rescue", "owner=? and something live before it"),
-    Transition("c", State.WAITING, State.QUEUED, "settle, cancel", "no owner, nothing live before it"),
+    Transition("c", State.WAITING, State.QUEUED, ENDING, "no owner, nothing live before it"),
     Transition("d", State.QUEUED, State.RUNNING, "claim", "queued and due"),
     Transition("e", State.RUNNING, State.SUCCEEDED, "settle", "claim=?"),
     Transition("e", State.RUNNING, State.FAILED, "settle", "claim=?"),
-    Transition("e", State.RUNNING, State.CANCELLED, "settle", "claim=?"),
+    Transition("e", State.RUNNING, State.CANCELLED, "settle, beat", "claim=?"),
     Transition("f", State.RUNNING, State.QUEUED, "settle", "claim=?, failures left, no cancel asked"),
-    Transition("g", State.RUNNING, State.QUEUED, "settle", "claim=?, user code not started or undone"),
+    Transition("g", State.RUNNING, State.QUEUED, "settle, beat", "claim=?, user code not started or undone"),
     Transition("h", State.RUNNING, State.QUEUED, "rescue", "owner dead, claim=?, crashes < crash_limit"),
     Transition("h", State.RUNNING, State.FAILED, "rescue", "owner dead, claim=?, crash budget spent"),
     Transition("h", State.RUNNING, State.CANCELLED, "rescue", "owner dead, claim=?, cancel asked"),
-    Transition("i", State.WAITING, State.CANCELLED, "cancel, settle", "not running"),
-    Transition("i", State.QUEUED, State.CANCELLED, "cancel, settle", "not running"),
+    Transition("i", State.WAITING, State.CANCELLED, ENDING, "not running"),
+    Transition("i", State.QUEUED, State.CANCELLED, "cancel", "not running"),
     Transition("j", State.RUNNING, State.RUNNING, "cancel, progress, publish", "state unchanged"),
     Transition("k", State.WAITING, None, "forget", "owner=?"),
     Transition("l", State.SUCCEEDED, None, "prune", "older than the retention, nothing live waits for it"),

@@ -189,18 +189,23 @@ class Settle(Change[list[bool]]):
     @classmethod
     def apply_all(cls, changes: Sequence["Settle"], tx: Transaction) -> list[list[bool]]:
         settlements = [settlement for change in changes for settlement in change.settlements]
-        settled = _succeed(tx, [s for s in settlements if _is_plain_success(s)])
-        ended = list(settled)
-        for settlement in settlements:
+        plain: dict[str, int] = {}  # one for each id: an old claim and the new one can meet in a batch
+        for place, settlement in enumerate(settlements):
             if _is_plain_success(settlement):
+                plain.setdefault(settlement.id, place)
+        ended = _succeed(tx, [settlements[place] for place in plain.values()])
+        settled = {plain[id] for id in ended}
+        for place, settlement in enumerate(settlements):
+            if plain.get(settlement.id) == place:
                 continue
             state = tx.value(sql.SETTLE, **_settle_parameters(settlement, tx.now))
             if state is not None:
-                settled.add(settlement.id)
+                settled.add(place)
                 ended += [settlement.id] if State(state).terminal else []
         tx.ended(ended)
+        places = iter(range(len(settlements)))
         return [
-            [s.id in settled or change._settled_before(s, tx) for s in change.settlements]
+            [next(places) in settled or change._settled_before(s, tx) for s in change.settlements]
             for change in changes
         ]
 
@@ -213,9 +218,9 @@ def _is_plain_success(settlement: Settlement) -> bool:
     return settlement.state is State.SUCCEEDED and settlement.result is None
 
 
-def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> set[str]:
+def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
     claims = {settlement.id: settlement.claim for settlement in settlements}
-    return set(tx.column(sql.SUCCEED, tx.now, json.dumps(claims))) if claims else set()
+    return tx.column(sql.SUCCEED, tx.now, json.dumps(claims)) if claims else []
 
 
 def _settle_parameters(settlement: Settlement, now: float) -> dict[str, object]:
@@ -289,14 +294,23 @@ class Claim(Change[list[Record]]):
         self.suspect = suspect
 
     def apply(self, tx: Transaction) -> list[Record]:
+        suspects = min(1, self.limit) if self.suspect else 0
         if self.ids is not None:
-            ids = json.dumps(list(self.ids)[: self.limit])
-            return _in_order(tx.records(sql.CLAIM_IDS, ids=ids, owner=self.owner, now=tx.now))
-        claimed = self._take(tx, sql.CLAIM_SUSPECT, sql.SUSPECT_QUEUES, 1) if self.suspect else []
+            claimed = self._take_ids(tx, sql.CLAIM_SUSPECT_IDS, suspects)
+            return claimed + self._take_ids(tx, sql.CLAIM_IDS, self.limit - len(claimed))
+        claimed = self._take(tx, sql.CLAIM_SUSPECT, sql.SUSPECT_QUEUES, suspects)
         return claimed + self._take(tx, sql.CLAIM, sql.QUEUES, self.limit - len(claimed))
+
+    def _take_ids(self, tx: Transaction, claim: str, limit: int) -> list[Record]:
+        ids, queues = json.dumps(self.ids), None if self.queues is None else json.dumps(self.queues)
+        if limit <= 0:
+            return []
+        return _in_order(tx.records(claim, ids=ids, queues=queues, owner=self.owner, now=tx.now, limit=limit))
 
     def _take(self, tx: Transaction, claim: str, queues: str, limit: int) -> list[Record]:
         taken: list[Record] = []
+        if limit <= 0:
+            return taken
         for queue in self._turn(tx.column(queues) if self.queues is None else list(self.queues), tx.now):
             if len(taken) < limit:
                 taken += tx.records(

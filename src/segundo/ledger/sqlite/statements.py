@@ -80,12 +80,17 @@ RETURNING {ALL}
 # claim (d): one seek of claimable (suspects) per lane of a queue, the most urgent first; LIMIT ends the walk.
 CLAIM = _lanes("crashes = 0")
 CLAIM_SUSPECT = _lanes("crashes > 0")
-# claim by id (d): primary key.
+# claim by id (d): primary key; only the ids asked for are sorted.
 CLAIM_IDS = f"""
 UPDATE records SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now
-WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'queued' AND run_at <= :now
+WHERE id IN (
+    SELECT id FROM records WHERE id IN (SELECT value FROM json_each(:ids))
+        AND state = 'queued' AND run_at <= :now AND crashes = 0
+        AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
+    ORDER BY priority DESC, run_at, id LIMIT :limit) AND state = 'queued'
 RETURNING {ALL}
 """
+CLAIM_SUSPECT_IDS = CLAIM_IDS.replace("crashes = 0", "crashes > 0")
 # claim: the first row of claimable and of suspects, lane by lane; ten seeks each.
 NEXT_DUE = """
 SELECT min(run_at) FROM (
@@ -107,16 +112,21 @@ FROM json_each(?) AS mine
 WHERE records.id = mine.key AND records.claim = mine.value AND records.state = 'running'
 RETURNING id
 """
-# settle (e, f, g): primary key. A cancel that was asked for meanwhile wins over another attempt.
-SETTLE = """
+# settle (e, f, g): primary key. There is no other attempt where a cancel was asked for meanwhile, or where
+# this was the last.
+_ANOTHER = """(:state = 'queued' AND NOT cancel_requested
+        AND (:failed = 0 OR attempts IS NULL OR failures + 1 < attempts))"""
+SETTLE = f"""
 UPDATE records SET
-    state = CASE WHEN :state = 'queued' AND cancel_requested THEN 'cancelled' ELSE :state END,
+    state = CASE WHEN :state <> 'queued' OR {_ANOTHER} THEN :state
+                 WHEN cancel_requested THEN 'cancelled' ELSE 'failed' END,
     reason = CASE WHEN :state = 'queued' AND cancel_requested THEN 'Cancelled' ELSE :reason END,
-    finished_at = CASE WHEN :state <> 'queued' OR cancel_requested THEN :now END,
-    run_at = CASE WHEN :state = 'queued' THEN :now + :delay ELSE run_at END,
+    finished_at = CASE WHEN {_ANOTHER} THEN NULL ELSE :now END,
+    run_at = CASE WHEN {_ANOTHER} THEN :now + :delay ELSE run_at END,
     failures = failures + :failed, result = :result, error = coalesce(:error, error),
     owner = NULL, published_until = NULL
 WHERE id = :id AND claim = :claim AND state = 'running'
+    AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
 RETURNING state
 """
 # settle again, after a commit whose outcome was unknown: is the row as this claim would have left it?
@@ -127,7 +137,7 @@ ANY_LINK = "SELECT EXISTS (SELECT 1 FROM links)"
 FREE = (
     "DELETE FROM links WHERE before IN (SELECT value FROM json_each(?)) RETURNING before, after, on_failure"
 )
-UNSUCCESSFUL = "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?)) AND state <> 'succeeded'"
+SUCCESSFUL = "SELECT id FROM records WHERE id IN (SELECT value FROM json_each(?)) AND state = 'succeeded'"
 QUEUE_FREED = """
 UPDATE records SET state = 'queued', run_at = max(run_at, ?)
 WHERE id IN (SELECT value FROM json_each(?)) AND state = 'waiting' AND owner IS NULL

@@ -33,11 +33,11 @@ class Transaction:
         """These records became terminal: let go on, or cancel, what waited for them (transitions c and i)."""
         while ids and self.value(sql.ANY_LINK):
             released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
-            unsuccessful = self.column(sql.UNSUCCESSFUL, json.dumps(ids))
+            successful = self.column(sql.SUCCESSFUL, json.dumps(ids))  # what was forgotten never succeeded
             doomed = {
                 after
                 for before, after, on_failure in released
-                if on_failure == "cancel" and before in unsuccessful
+                if on_failure == "cancel" and before not in successful
             }
             self._queue({after for _, after, _ in released} - doomed)
             ids = self.cancelled(doomed, "PredecessorFailed")

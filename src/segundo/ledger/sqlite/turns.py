@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from segundo.errors import LedgerForked
+
 NEXT, TURN = 0, 1
 WORKERS = 16  # worker number n holds byte WORKERS + n
 
@@ -41,7 +43,13 @@ class Turns:
     def at(cls, path: Path) -> "Turns":
         with cls._opening:
             turns = cls._open.get(path)
-            if turns is None or turns.pid != os.getpid():
+            if turns is not None and turns.pid != os.getpid():
+                # SQLite takes the locks that it remembers for its own, and here they are the parent's: what
+                # we commit could be gone (test_a_forked_process_cannot_open_what_its_parent_has_open).
+                raise LedgerForked(
+                    "this process was forked while the ledger was open: fork before it is opened, or spawn"
+                )
+            if turns is None:
                 turns = cls._open[path] = cls(path)
             turns._users += 1
             return turns
@@ -132,7 +140,9 @@ class Turns:
 
 
 def lock_file(ledger: Path) -> Path:
-    return ledger.with_name(ledger.name + "-lock")
+    """Beside the file that a symlink names, as SQLite does: else two names would be two sets of locks."""
+    real = ledger.resolve()
+    return real.with_name(real.name + "-lock")
 
 
 # C's `struct flock`, and where in it the kind of lock stands: in the question, and in the answer.

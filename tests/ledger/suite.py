@@ -1,0 +1,187 @@
+"""What the tests of every ledger share: a clock that only tests move, and records put where a test begins.
+
+A test asks for the fixture `stage`, which comes once for each kind of ledger (`conftest.py`). Another kind
+joins the whole suite by a `Store` of its own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from segundo.ledger import Ledger, Settlement
+from segundo.ledger.sqlite import SQLiteLedger
+from segundo.record import Call, Link, Record, State, new_id
+from tests.support import ledger_rows
+
+START = 1_000_000.0  # where every clock begins
+TASK = "tests.tasks:work"
+
+
+class Clock:
+    """The time of a ledger, in unix seconds: it stands still until a test moves it."""
+
+    def __init__(self, now: float = START) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def move(self, seconds: float) -> float:
+        self.now += seconds
+        return self.now
+
+
+class Store(Protocol):
+    """A place where ledgers of one kind meet. Sent to another process, it makes a ledger there."""
+
+    def ledger(self, clock: Callable[[], float]) -> Ledger: ...
+
+    def records(self) -> dict[str, Record]:
+        """Every record by id, read past the ledger."""
+        ...
+
+    async def let_die(self, ledger: Ledger) -> None:
+        """Let the ledger's owners die as by `kill -9`: nothing is said, everything is left."""
+        ...
+
+
+@dataclass(frozen=True)
+class SQLiteStore:
+    path: Path
+
+    def ledger(self, clock: Callable[[], float]) -> SQLiteLedger:
+        return SQLiteLedger(self.path, clock=clock)
+
+    def records(self) -> dict[str, Record]:
+        return {row["id"]: _record(row) for row in ledger_rows(self.path)}
+
+    async def let_die(self, ledger: Ledger) -> None:
+        await ledger.close()
+
+
+def _record(row: dict[str, Any]) -> Record:
+    return Record(**row)._replace(state=State(row["state"]), cancel_requested=bool(row["cancel_requested"]))
+
+
+def call(**fields: Any) -> Call:
+    """A call outside a request, unless `fields` say otherwise."""
+    return Call(**{"id": new_id(), "task": TASK, "arguments": '{"n": 1}', "held": False, **fields})
+
+
+def after(*ids: str, on_failure: str = "cancel") -> tuple[Link, ...]:
+    return tuple(Link(id, on_failure) for id in ids)
+
+
+def settlement(record: Record, state: State = State.SUCCEEDED, **fields: Any) -> Settlement:
+    return Settlement(**{"id": record.id, "claim": record.claim, "state": state, **fields})
+
+
+class Stage:
+    """An open ledger with the owner "me", and short ways to put records where a test begins."""
+
+    me = "me"
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.clock = Clock()
+        self.ledger = store.ledger(self.clock)
+        self.beside: Record | None = None  # a second record that a verb needs
+        self._others: list[Ledger] = []
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, store: Store) -> AsyncIterator["Stage"]:
+        stage = cls(store)
+        await stage.ledger.open()
+        await stage.ledger.join(stage.me)
+        try:
+            yield stage
+        finally:
+            for ledger in (stage.ledger, *stage._others):
+                await ledger.close()
+
+    async def another(self, *owners: str) -> Ledger:
+        """A second ledger on the same store, with owners of its own that live."""
+        ledger = self.store.ledger(self.clock)
+        await ledger.open()
+        self._others.append(ledger)
+        for owner in owners:
+            await ledger.join(owner)
+        return ledger
+
+    async def let_die(self, ledger: Ledger) -> None:
+        await self.store.let_die(ledger)
+
+    def records(self) -> dict[str, Record]:
+        return self.store.records()
+
+    def now_is(self, record: Record) -> Record:
+        """The record as it is stored now."""
+        return self.records()[record.id]
+
+    # Records to begin with
+
+    async def queued(self, **fields: Any) -> Record:
+        (record,) = await self.ledger.record([call(**fields)], owner=self.me)
+        return record
+
+    async def held(self, **fields: Any) -> Record:
+        """Waiting for the end of a request of "me"."""
+        return await self.queued(held=True, **fields)
+
+    async def running(self, **fields: Any) -> Record:
+        return await self.claim(await self.queued(**fields))
+
+    async def ended(self, state: State = State.SUCCEEDED, **fields: Any) -> Record:
+        record = await self.running(**fields)
+        assert await self.ledger.settle([settlement(record, state)]) == [True]
+        return self.now_is(record)
+
+    async def claim(self, record: Record, owner: str | None = None) -> Record:
+        """This record and no other, claimed."""
+        (claimed,) = await self.ledger.claim(owner or self.me, ids=[record.id], limit=1)
+        return claimed
+
+    async def left_by_the_dead(self, *calls: Call, run: bool = True, stopping: bool = False) -> list[Record]:
+        """Records of an owner that has died since: running, or (`run=False`) waiting for its request."""
+        owner = f"dead-{new_id()}"
+        ghost = await self.another(owner)
+        recorded = await ghost.record([one._replace(held=not run) for one in calls], owner=owner)
+        if run:
+            ids = [record.id for record in recorded]
+            recorded = await ghost.claim(owner, ids=ids, limit=len(ids))
+        if stopping:
+            await ghost.leave(owner)
+        await self.let_die(ghost)
+        return list(recorded)
+
+    async def crashed(self, times: int = 1, **fields: Any) -> Record:
+        """Queued again after it took so many processes down."""
+        (record,) = await self.left_by_the_dead(call(**{"crash_limit": 3, **fields}))
+        await self.ledger.rescue()
+        for _ in range(times - 1):
+            ghost = await self.another(owner := f"dead-{new_id()}")
+            await ghost.claim(owner, ids=[record.id], limit=1)
+            await self.let_die(ghost)
+            await self.ledger.rescue()
+        return self.now_is(record)
+
+    async def forget(self, *records: Record, owner: str | None = None) -> None:
+        """What becomes of the records of a request that was given up while it was recording them."""
+        calls = [call(id=record.id, held=True) for record in records]
+        refused = asyncio.ensure_future(self.ledger.record(calls, owner=owner or self.me))
+        await asyncio.sleep(0)  # it has begun to wait
+        refused.cancel()
+        await asyncio.gather(refused, return_exceptions=True)
+        await self.settled()
+
+    async def settled(self) -> None:
+        """All that was posted before is done."""
+        await self.ledger.release(self.me, [])
+
+
+def states(records: Sequence[Record]) -> list[State]:
+    return [record.state for record in records]
