@@ -31,7 +31,7 @@ SECOND = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a call's own code; its process may have died at `death`, and was asked to stop at `asked`."""
+    """One run of a call's own code; its process may have died at `death`, and was asked to stop `asked`."""
 
     started: Started
     ended: Ended | None

@@ -73,7 +73,7 @@ class Storm:
 
     def _environment(self) -> dict[str, str]:
         return {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT))),
             "SOAK_HISTORY": str(self.history),
             "SOAK_BROKEN": self._weather.broken or "",
             "SEGUNDO_LEDGER": str(self.ledger),
