@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segundo import runtime
-from segundo.ledger.sqlite import changes, workers
+from segundo.ledger.sqlite import changes, refused, workers
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns
 from segundo.request import Phase, RequestSide
@@ -74,7 +74,7 @@ def plain_functions_again() -> None:
 def refused_calls_stay() -> None:
     """A request that is refused because the ledger was too slow leaves its records where they are."""
     put(changes.RecordCalls, "unwanted", property(lambda self: False, lambda self, value: None))
-    put(changes.Forget, "apply", lambda self, tx: None)
+    put(refused.Forget, "apply", lambda self, tx: None)
 
 
 def put(owner: object, name: str, part: object) -> None:

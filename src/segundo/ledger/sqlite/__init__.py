@@ -9,7 +9,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from segundo.errors import LedgerForked, LedgerUnavailable
 from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import changes, file, workers
 from segundo.ledger.sqlite.reader import Reader
+from segundo.ledger.sqlite.refused import Refused
 from segundo.ledger.sqlite.turns import Turns, lock_file
 from segundo.ledger.sqlite.writer import Writer
 from segundo.record import Call, Record, State
@@ -55,6 +56,7 @@ class SQLiteLedger:
         self._pid: int | None = None
         self._numbers: dict[str, int] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._unsure: set[tuple[str, int]] = set()  # claims whose settlement failed, and may be stored
 
     # Life
 
@@ -67,25 +69,31 @@ class SQLiteLedger:
         self._turns = Turns.at(lock_file(self.path))
         try:
             with self._turns.turn():
-                connection = self._connect(self.path, self._durability)
-                try:
-                    file.set_up(connection, self.path)
-                finally:
-                    connection.close()
-            self._identity = _identity(self.path)
-            self._reader = Reader(self.path)
-            self._writer = Writer(
-                lambda: self._connect(self.path, self._durability),
-                self._turns,
-                in_place=self._in_place,
-                clock=self._clock,
-                changed=self._changed,
-            )
+                self._open_in_turn()
         except BaseException:
             self._turns.close()
             raise
         self._writer.start()
         self._pid = os.getpid()
+
+    def _open_in_turn(self) -> None:
+        with closing(self._connect(self.path, self._durability)) as connection:
+            file.set_up(connection, self.path)
+        self._refused = Refused()
+        self._reader = Reader(self.path)
+        try:
+            self._writer = Writer(
+                lambda: self._connect(self.path, self._durability),
+                self._turns,
+                refused=self._refused,
+                in_place=self._in_place,
+                clock=self._clock,
+                changed=self._changed,
+            )
+            self._identity = _identity(self.path)
+        except BaseException:
+            self._reader.close()
+            raise
 
     async def close(self) -> None:
         if self._pid == os.getpid():
@@ -93,9 +101,9 @@ class SQLiteLedger:
             await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
+        self._reader.close()  # before the writer, which merges the WAL into the file if it is the last
         self._writer.stop()
         self._writer.join(self.record_timeout)
-        self._reader.close()
         for number in self._numbers.values():
             self._turns.die(number)
         self._numbers.clear()
@@ -126,15 +134,16 @@ class SQLiteLedger:
     async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
         change = changes.RecordCalls(calls, owner)
         recorded = self._post(change)
-        timer = recorded.get_loop().call_later(self.record_timeout, _give_up, recorded, self.record_timeout)
+        timer = recorded.get_loop().call_later(
+            self.record_timeout, _give_up, change, recorded, self.record_timeout
+        )
         try:
             return await recorded
         except BaseException:
-            # Too late, cancelled or failed: whatever became of it, these records must not run. If the writer
-            # has not begun it skips the change; if it has, the rows go before anybody can release them
-            # (transition k).
-            change.unwanted = True
-            self._post(changes.Forget([call.id for call in calls], owner)).add_done_callback(_look_at_outcome)
+            # Too late, cancelled or failed: these calls must not run. If the writer has not begun, it skips
+            # them; else the next transaction deletes them, before anybody can release them (transition k).
+            if not change.give_up():
+                self._refused.add([call.id for call in calls], owner)
             raise
         finally:
             timer.cancel()
@@ -154,7 +163,19 @@ class SQLiteLedger:
         return await self._change(changes.Claim(owner, limit, queues, ids, suspect))
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        return await self._change(changes.Settle(settlements))
+        if not self._unsure:
+            return await self._settle(changes.Settle(settlements))
+        settled = await self._settle(changes.Settle(settlements, self._unsure))
+        self._unsure.difference_update(_claims(settlements))
+        return settled
+
+    async def _settle(self, change: changes.Settle) -> Sequence[bool]:
+        try:
+            return await self._change(change)
+        except BaseException:
+            # It may be stored all the same. When it is tried again, the answer must not be "no longer yours".
+            self._unsure.update(_claims(change.settlements))
+            raise
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
         return await self._change(changes.TakeBeat(owner, running))
@@ -227,17 +248,23 @@ def _temporary_path(ledger: SQLiteLedger) -> Path:
     return Path(folder, "segundo.db")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> list[tuple[int, int]] | None:
+    """Which file it is, and which two beside it SQLite works with; None if one is not there."""
     try:
-        found = os.stat(path)
+        found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return [(file.st_dev, file.st_ino) for file in found]
 
 
-def _give_up(future: "asyncio.Future[Any]", seconds: float) -> None:
-    if not future.done():
-        future.set_exception(
+def _claims(settlements: Sequence[Settlement]) -> list[tuple[str, int]]:
+    return [(settlement.id, settlement.claim) for settlement in settlements]
+
+
+def _give_up(change: changes.RecordCalls, recorded: "asyncio.Future[Any]", seconds: float) -> None:
+    # What nobody holds may be claimed once it is committed: if the writer is at it, only its answer is true.
+    if not recorded.done() and (change.give_up() or change.held):
+        recorded.set_exception(
             LedgerUnavailable(f"the ledger did not record within {seconds:g} s; nothing was changed")
         )
 
@@ -256,8 +283,3 @@ def _set(future: "asyncio.Future[Any]", result: Any, error: BaseException | None
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def _look_at_outcome(future: "asyncio.Future[Any]") -> None:
-    if not future.cancelled() and future.exception() is not None:
-        logger.error("records of a refused request may still be in the ledger: %s", future.exception())

@@ -6,7 +6,7 @@ applied again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
@@ -19,13 +19,26 @@ T = TypeVar("T")
 
 
 class Change(Generic[T]):
-    """One wish to change the ledger. `unwanted` is set by who gave up on it before it was begun."""
+    """One wish to change the ledger. `again`: it may have been applied before, and the outcome was lost."""
 
-    __slots__ = ("unwanted",)
+    __slots__ = ("again", "begun", "unwanted")
     order: ClassVar[int]  # in which order the kinds of a batch are applied
 
     def __init__(self) -> None:
-        self.unwanted = False
+        self.again = self.begun = self.unwanted = False
+
+    # Each sets its own mark before it looks at the other's, so of a writer and a waiter at the same moment at
+    # least one sees the other.
+
+    def begin(self) -> bool:
+        """The writer's, inside the transaction: False if nobody wants it any more."""
+        self.begun = True
+        return not self.unwanted
+
+    def give_up(self) -> bool:
+        """The waiter's: True if it will never be applied, False if it may be in the file already."""
+        self.unwanted = True
+        return not self.begun
 
     def apply(self, tx: Transaction) -> T:
         raise NotImplementedError
@@ -46,16 +59,31 @@ class RecordCalls(Change[list[Record]]):
         self.calls = calls
         self.owner = owner
 
+    @property
+    def held(self) -> bool:
+        """Whether nobody may claim them before their owner says so."""
+        return all(call.held for call in self.calls)
+
     @classmethod
     def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
         # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
         tx.run_many(sql.INSERT, [_columns(record) for records in free.values() for record in records])
-        return [free[change] if change in free else change.apply(tx) for change in changes]
+        recorded = [free[change] if change in free else change.apply(tx) for change in changes]
+        return [
+            change._read_back(tx) if change.again else records
+            for change, records in zip(changes, recorded, strict=True)
+        ]
 
     def apply(self, tx: Transaction) -> list[Record]:
         same: dict[str, str] = {}  # our duplicates, and the live records that they are the same as
         return [self._store(call, same, tx) for call in self.calls]
+
+    def _read_back(self, tx: Transaction) -> list[Record]:
+        """As they were stored the first time: what they looked at may have changed since."""
+        rows = tx.run(sql.SELECT_IDS, (json.dumps([call.id for call in self.calls]),)).fetchall()
+        stored = {record.id: record for record in map(to_record, rows)}
+        return [stored[call.id] for call in self.calls]
 
     def _looks_at_others(self) -> bool:
         return any(call.key is not None or call.after for call in self.calls)
@@ -132,24 +160,6 @@ def _columns(record: Record) -> tuple[object, ...]:
     return tuple(getattr(record, column) for column in sql.INSERTED)
 
 
-class Forget(Change[None]):
-    """Transition k: what a refused request may have recorded is gone, before anything else happens."""
-
-    __slots__ = ("ids", "owner")
-    order = 0
-
-    def __init__(self, ids: Sequence[str], owner: str) -> None:
-        super().__init__()
-        self.ids = ids
-        self.owner = owner
-
-    def apply(self, tx: Transaction) -> None:
-        gone = tx.column(sql.FORGET, json.dumps(self.ids), self.owner)
-        if gone:
-            tx.run(sql.FORGET_LINKS, (json.dumps(gone),))
-            tx.ended(gone)
-
-
 class Release(Change[None]):
     """Transition b."""
 
@@ -175,13 +185,15 @@ class Release(Change[None]):
 class Settle(Change[list[bool]]):
     """Transitions e, f, g."""
 
-    __slots__ = ("again", "settlements")
+    __slots__ = ("settlements", "unsure")
     order = 3
 
-    def __init__(self, settlements: Sequence[Settlement]) -> None:
+    def __init__(self, settlements: Sequence[Settlement], unsure: Container[tuple[str, int]] = ()) -> None:
         super().__init__()
         self.settlements = settlements
-        self.again = False
+        self.unsure = (
+            unsure  # claims (id, number) whose settlement failed before, and may be stored all the same
+        )
 
     def apply(self, tx: Transaction) -> list[bool]:
         return self.apply_all([self], tx)[0]
@@ -210,8 +222,9 @@ class Settle(Change[list[bool]]):
         ]
 
     def _settled_before(self, settlement: Settlement, tx: Transaction) -> bool:
-        # Only this claim can have let go of the row while its number stands: the first commit did happen.
-        return self.again and tx.value(sql.SETTLED, id=settlement.id, claim=settlement.claim) is not None
+        if not (self.again or (settlement.id, settlement.claim) in self.unsure):
+            return False
+        return tx.value(sql.SETTLED, **_settle_parameters(settlement, tx.now)) is not None
 
 
 def _is_plain_success(settlement: Settlement) -> bool:

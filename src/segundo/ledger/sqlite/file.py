@@ -67,10 +67,14 @@ def connect(
         check_same_thread=False,
         factory=factory,
     )
-    connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
-    if platform.system() == "Darwin":  # fsync alone leaves the data in the drive's cache
-        connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
-    connection.execute("PRAGMA temp_store = MEMORY")
+    try:
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'full' else 'NORMAL'}")
+        if platform.system() == "Darwin":  # fsync alone leaves the data in the drive's cache
+            connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -23,13 +23,22 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="segundo-reader")
+        self._deadline = float("inf")
         self._connection = file.read_only(path)
         self._connection.set_progress_handler(self._too_long, STEPS)
-        self._deadline = float("inf")
+        self._hold()
 
     def close(self) -> None:
         self.thread.shutdown(wait=True)
         self._connection.close()
+
+    def _hold(self) -> None:
+        """Open the file for good: the WAL beside it lives, and stays the same, while anybody has it open."""
+        try:
+            self._connection.execute("PRAGMA data_version").fetchone()
+        except BaseException:
+            self._connection.close()
+            raise
 
     def select(
         self, *, ids: Sequence[str] | None, state: State | None, limit: int, before: str | None
@@ -57,8 +66,8 @@ class Reader:
         self._deadline = time.monotonic() + LONGEST_READ
         try:
             return self._connection.execute(statement, parameters).fetchall()
-        except sqlite3.OperationalError as error:
-            raise LedgerUnavailable(f"the ledger could not be read: {error}; ask for less at once") from error
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"the ledger could not be read: {error}") from error
         finally:
             self._deadline = float("inf")
 

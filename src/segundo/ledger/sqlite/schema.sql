@@ -38,6 +38,8 @@ CREATE INDEX suspects ON records (queue, priority DESC, run_at, id) WHERE state 
 CREATE INDEX owned ON records (owner) WHERE owner IS NOT NULL;
 -- At most one live record per (task, key).
 CREATE UNIQUE INDEX live_keys ON records (task, key) WHERE key IS NOT NULL AND finished_at IS NULL;
+-- What must stay when its own request is refused.
+CREATE INDEX duplicates ON records (same_as) WHERE same_as IS NOT NULL;
 -- What prune reads, and what a person looks for first.
 CREATE INDEX expiring ON records (finished_at + retention) WHERE finished_at IS NOT NULL AND retention IS NOT NULL;
 CREATE INDEX failed ON records (id) WHERE state = 'failed';

@@ -35,10 +35,17 @@ STATE_OF = "SELECT state FROM records WHERE id = ?"
 # record: primary key of links.
 LINK = "INSERT INTO links (before, after, on_failure) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
-# forget (k): primary key. Only what still waits for this owner's request.
+# forget (k): primary key. Only what was never begun; without an owner it is a call outside a request.
 FORGET = """
-DELETE FROM records WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
+DELETE FROM records
+WHERE id IN (SELECT value FROM json_each(?)) AND (owner = ? OR owner IS NULL) AND claim = 0
 RETURNING id
+"""
+# forget: duplicates. What others, who are not forgotten too, were found to be the same as.
+PROMISED = """
+WITH forgotten (id) AS (SELECT value FROM json_each(?))
+SELECT DISTINCT same_as FROM records
+WHERE same_as IN (SELECT id FROM forgotten) AND id NOT IN (SELECT id FROM forgotten)
 """
 FORGET_LINKS = "DELETE FROM links WHERE after IN (SELECT value FROM json_each(?))"
 
@@ -129,8 +136,12 @@ WHERE id = :id AND claim = :claim AND state = 'running'
     AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
 RETURNING state
 """
-# settle again, after a commit whose outcome was unknown: is the row as this claim would have left it?
-SETTLED = "SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL"
+# settle again, after a commit whose outcome was lost: is the row as this settlement would have left it?
+SETTLED = """
+SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL AND (
+    state = :state AND reason IS :reason
+    OR :state = 'queued' AND state = 'cancelled' AND reason = 'Cancelled')
+"""
 
 # What a terminal record lets go on (c, i): primary key of links, then primary key.
 ANY_LINK = "SELECT EXISTS (SELECT 1 FROM links)"

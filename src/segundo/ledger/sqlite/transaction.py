@@ -20,20 +20,25 @@ class Transaction:
         self.run_many = connection.executemany
         self.freed = False  # something became claimable that nobody in this process knows of
         self._afterwards: list[Callable[[], None]] = []
+        self._if_undone: list[Callable[[], None]] = []
 
     def afterwards(self, step: Callable[[], None]) -> None:
         """Do `step` when the transaction has ended, committed or not."""
         self._afterwards.append(step)
 
-    def over(self) -> None:
-        for step in self._afterwards:
+    def if_undone(self, step: Callable[[], None]) -> None:
+        """Do `step` when the transaction has failed, also if it may be in the file all the same."""
+        self._if_undone.append(step)
+
+    def over(self, *, committed: bool) -> None:
+        for step in self._afterwards + ([] if committed else self._if_undone):
             step()
 
     def ended(self, ids: Sequence[str]) -> None:
         """These records became terminal: let go on, or cancel, what waited for them (transitions c and i)."""
         while ids and self.value(sql.ANY_LINK):
             released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
-            successful = self.column(sql.SUCCESSFUL, json.dumps(ids))  # what was forgotten never succeeded
+            successful = self.column(sql.SUCCESSFUL, json.dumps(ids))
             doomed = {
                 after
                 for before, after, on_failure in released

@@ -95,10 +95,13 @@ class Turns:
             finally:
                 self._unlock(TURN)
 
-    def live(self, number: int) -> None:
-        """Hold the lock of worker `number` until `die`, or until this process ends."""
+    def live(self, number: int) -> bool:
+        """Hold the lock of worker `number` until `die`, or our process's end; False if we held it already."""
+        if number in self._mine:
+            return False
         self._lock(WORKERS + number)
         self._mine.add(number)
+        return True
 
     def die(self, number: int) -> None:
         self._mine.discard(number)

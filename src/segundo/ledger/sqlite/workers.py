@@ -29,7 +29,9 @@ class Join(Change[int]):
             number = tx.value(
                 sql.JOIN, self.owner, socket.gethostname(), os.getpid(), self.durability, tx.now
             )
-        tx.turns.live(number)
+        if tx.turns.live(number):
+            # A number that was not kept goes to another process, which must not find it locked.
+            tx.if_undone(partial(tx.turns.die, number))
         return int(number)
 
 

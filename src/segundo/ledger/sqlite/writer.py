@@ -9,20 +9,25 @@ import queue
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from segundo.errors import LedgerUnavailable
-from segundo.ledger.sqlite.changes import Change, Settle
+from segundo.ledger.sqlite.changes import Change
+from segundo.ledger.sqlite.refused import Refused
 from segundo.ledger.sqlite.transaction import Transaction
 from segundo.ledger.sqlite.turns import Turns
 
 logger = logging.getLogger("segundo.ledger")
 
 Done = Callable[[Any, BaseException | None], None]  # called in the writer's thread: result, error
+Posted = tuple[Change[Any], Done]
 
 BATCH = 512
 SHORTEST_LOOK, LONGEST_LOOK = 0.005, 0.05  # seconds between looks for commits of other processes
+
+SKIPPED = object()  # the result of a change that nobody wanted any more when its turn came
 
 
 class Busy(Exception):
@@ -30,13 +35,17 @@ class Busy(Exception):
 
 
 class Writer(threading.Thread):
-    """Applies changes in batches until it is told to stop; what was posted before that is still applied."""
+    """Applies changes in batches until it is told to stop; what was posted before that is still applied.
+
+    Who posts a change always gets an answer, whatever happens in here.
+    """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
         turns: Turns,
         *,
+        refused: Refused,
         in_place: Callable[[], bool],
         clock: Callable[[], float],
         changed: Callable[[], None],
@@ -45,33 +54,54 @@ class Writer(threading.Thread):
         self.commits = 0
         self._connect = connect
         self._turns = turns
+        self._refused = refused
         self._in_place = in_place
         self._clock = clock
         self._changed = changed
-        self._posted: queue.SimpleQueue[tuple[Change[Any], Done] | None] = queue.SimpleQueue()
-        self._connection = connect()
+        self._posted: queue.SimpleQueue[Posted | None] = queue.SimpleQueue()
+        self._batch: list[Posted] = []  # what is being applied
         self._stopping = False
-        self._seen: int = self._data_version()
+        self._over = False
+        self._connection: sqlite3.Connection | None = connect()
+        self._seen: int | None = _data_version(self._connection)
         self._pause = LONGEST_LOOK
 
     def post(self, change: Change[Any], done: Done) -> None:
         """Apply `change` with the next batch, then call `done` in this thread."""
         self._posted.put((change, done))
+        if self._over:  # it ended a moment ago, so nobody else will look
+            self._refuse_posted()
 
     def stop(self) -> None:
         self._posted.put(None)
 
-    def run(self) -> None:
-        while not self._stopping:
-            batch = self._take(self._pause)
-            if batch:
-                self._write(batch)
-            self._look_for_others()
-        self._connection.close()
+    # The thread
 
-    def _take(self, pause: float | None) -> list[tuple[Change[Any], Done]]:
+    def run(self) -> None:
+        try:
+            while not self._stopping:
+                self._work()
+            self._forget_at_last()
+        finally:
+            self._over = True
+            _refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
+            self._refuse_posted()
+            with self._turns.turn():  # the last to close merges the WAL into the file
+                self._disconnect()
+
+    def _work(self) -> None:
+        self._batch = self._take(self._pause)
+        try:
+            if self._batch or self._refused:
+                self._write()
+            self._look_for_others()
+        except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
+            logger.exception("the ledger's writer failed, and goes on")
+            _refuse(self._batch, error)
+
+    def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
-        batch: list[tuple[Change[Any], Done]] = []
+        batch: list[Posted] = []
         try:
             item = self._posted.get(timeout=pause) if pause else self._posted.get_nowait()
             while item is not None and len(batch) < BATCH:
@@ -85,41 +115,48 @@ class Writer(threading.Thread):
             pass
         return batch
 
-    def _write(self, batch: list[tuple[Change[Any], Done]]) -> None:
+    def _refuse_posted(self) -> None:
+        while waiting := self._take(None):
+            _refuse(waiting, LedgerUnavailable("the ledger is closed"))
+
+    # Batches
+
+    def _write(self) -> None:
         while True:
-            batch = [item for item in batch if not item[0].unwanted]
-            if not batch:
+            self._batch = [posted for posted in self._batch if not posted[0].unwanted]
+            if not (self._batch or self._refused):
                 return
             try:
-                results = self._commit([change for change, _ in batch])
+                results = self._commit([change for change, _ in self._batch])
             except Busy as busy:
                 if self._stopping:
-                    _refuse(batch, busy)
+                    _refuse(self._batch, busy)
                     return
-                batch += self._take(None)
+                self._batch += self._take(None)
             except Exception as error:
-                self._write_each(batch, error)
-                return
+                # Only its text is kept: its frames hold statements, and while one of those lives, closing the
+                # connection does not give back its locks.
+                why = str(error)
+                break
             else:
-                for (_, done), result in zip(batch, results, strict=True):
-                    done(result, None)
+                for (_, done), result in zip(self._batch, results, strict=True):
+                    _answer(done, result)
                 return
+        self._write_each(why)
 
-    def _write_each(self, batch: list[tuple[Change[Any], Done]], error: Exception) -> None:
-        if len(batch) > 1:
-            logger.warning("a batch of %d changes failed and is applied one by one: %s", len(batch), error)
-        for change, done in batch:
+    def _write_each(self, why: str) -> None:
+        if len(self._batch) > 1:
+            logger.warning(
+                "a batch of %d changes failed and is applied one by one: %s", len(self._batch), why
+            )
+        for change, done in self._batch:
             try:
-                done(self._commit_alone(change), None)
-            except Exception as reason:
-                done(None, _as_ledger_error(reason))
+                _answer(done, self._commit_alone(change))
+            except Exception as error:
+                done(None, _as_ledger_error(error))
 
     def _commit_alone(self, change: Change[Any]) -> Any:
-        self._connection.close()
-        self._connection = self._connect()
-        self._seen = self._data_version()
-        if isinstance(change, Settle):
-            change.again = True
+        change.again = True
         while True:
             try:
                 return self._commit([change])[0]
@@ -127,33 +164,54 @@ class Writer(threading.Thread):
                 if change.unwanted or self._stopping:
                     raise LedgerUnavailable("the ledger is locked by another program") from busy
 
+    def _forget_at_last(self) -> None:
+        if self._refused:
+            try:
+                self._commit([])
+            except Exception as error:
+                logger.error(
+                    "%d calls of refused requests may still be in the ledger, and would run when another "
+                    "process takes over: %s",
+                    len(self._refused),
+                    error,
+                )
+
+    # One transaction
+
     def _commit(self, changes: Sequence[Change[Any]]) -> list[Any]:
         with self._turns.turn():
             self._check_place()
-            self._begin()
-            tx = Transaction(self._connection, self._clock(), self._turns)
+            tx = self._begin(self._connection or self._reconnect())
             try:
-                results = _apply(changes, tx)
-                self._connection.execute("COMMIT")
+                results = self._apply(changes, tx)
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                tx.over(committed=False)
+                self._undo()
                 raise
-            finally:
-                tx.over()
+            tx.over(committed=True)
             self._check_place()
         self.commits += 1
         if tx.freed:
             self._changed()
         return results
 
-    def _begin(self) -> None:
+    def _apply(self, changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
+        # First what is to be forgotten, then `begin`: a change that was given up in between does not begin.
+        forgotten = self._refused.forget(tx)
+        results = _apply(changes, tx)
+        tx.run("COMMIT")
+        self._refused.drop(forgotten)
+        return results
+
+    def _begin(self, connection: sqlite3.Connection) -> Transaction:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY:
                 raise Busy from error
+            self._undo()
             raise
+        return Transaction(connection, self._clock(), self._turns)
 
     def _check_place(self) -> None:
         """A commit to a file that nobody will find again is no commit."""
@@ -162,15 +220,39 @@ class Writer(threading.Thread):
                 "the ledger's file was deleted or replaced under the app: put it back, or restart the app"
             )
 
+    # The connection: one for as long as nothing fails
+
+    def _reconnect(self) -> sqlite3.Connection:
+        connection = self._connect()
+        try:
+            _data_version(connection)  # SQLite opens the file at its first use
+            self._check_place()  # else it may be another file, put there for a moment
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._seen = None  # what others committed meanwhile was not seen
+        return connection
+
+    def _undo(self) -> None:
+        """Whatever failed, and whatever became of it: nothing is left open, and the next begins afresh."""
+        with suppress(Exception):
+            if self._connection is not None and self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        self._disconnect()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def _look_for_others(self) -> None:
         """Notice what other processes committed: their records may be ours to run."""
         try:
-            version = self._data_version()
-        except (
-            sqlite3.Error
-        ) as error:  # a full disk, a failing one: the next change will say so to who waits for it
+            version = self._seen if self._connection is None else _data_version(self._connection)
+        except sqlite3.Error as error:  # the next change will say so to who waits for it
             logger.warning("the ledger cannot be read: %s", error)
-            self._pause = LONGEST_LOOK
+            self._disconnect()
             return
         if version != self._seen:
             self._seen, self._pause = version, SHORTEST_LOOK
@@ -178,16 +260,16 @@ class Writer(threading.Thread):
         else:
             self._pause = min(self._pause * 1.5, LONGEST_LOOK)
 
-    def _data_version(self) -> int:
-        return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
 def _apply(changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
     """Apply a batch kind by kind, in the kinds' order; results come in the order of `changes`."""
-    results: list[Any] = [None] * len(changes)
-    order = sorted(
-        range(len(changes)), key=lambda index: (changes[index].order, type(changes[index]).__name__)
-    )
+    results: list[Any] = [SKIPPED] * len(changes)
+    wanted = [index for index, change in enumerate(changes) if change.begin()]
+    order = sorted(wanted, key=lambda index: (changes[index].order, type(changes[index]).__name__))
     for kind, group in groupby(order, key=lambda index: type(changes[index])):
         indexes = list(group)
         for index, result in zip(indexes, kind.apply_all([changes[i] for i in indexes], tx), strict=True):
@@ -195,7 +277,14 @@ def _apply(changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
     return results
 
 
-def _refuse(batch: Sequence[tuple[Change[Any], Done]], reason: Exception) -> None:
+def _answer(done: Done, result: Any) -> None:
+    if result is SKIPPED:
+        done(None, LedgerUnavailable("given up before it was begun; nothing was changed"))
+    else:
+        done(result, None)
+
+
+def _refuse(batch: Sequence[Posted], reason: Exception) -> None:
     for _, done in batch:
         done(None, _as_ledger_error(reason))
 
@@ -204,3 +293,8 @@ def _as_ledger_error(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error | OSError | Busy):
         return LedgerUnavailable(f"the ledger could not write: {error or 'locked by another program'}")
     return error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own code of an error, without its extension; 0 for one that the module raised by itself."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -1,0 +1,65 @@
+"""Calls of refused requests that may be in the file all the same: every transaction deletes them first."""
+
+import json
+from collections.abc import Sequence
+
+from segundo.ledger.sqlite import statements as sql
+from segundo.ledger.sqlite.changes import Change, Release
+from segundo.ledger.sqlite.transaction import Transaction
+
+
+class Forget(Change[None]):
+    """Transition k: what a refused request may have recorded is gone, before anything else happens."""
+
+    __slots__ = ("ids", "owner")
+    order = 0
+
+    def __init__(self, ids: Sequence[str], owner: str) -> None:
+        super().__init__()
+        self.ids = ids
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> None:
+        # What a call of another request was found to be the same as was promised to that client: it stays.
+        promised = tx.column(sql.PROMISED, json.dumps(self.ids))
+        if promised:
+            Release(promised, self.owner).apply(tx)
+        gone = tx.column(sql.FORGET, json.dumps([id for id in self.ids if id not in promised]), self.owner)
+        if gone:
+            tx.run(sql.FORGET_LINKS, (json.dumps(gone),))
+            tx.ended(gone)
+
+    @classmethod
+    def apply_all(cls, changes: Sequence["Forget"], tx: Transaction) -> list[None]:
+        for owner in {change.owner for change in changes}:
+            cls([id for change in changes if change.owner == owner for id in change.ids], owner).apply(tx)
+        return [None] * len(changes)
+
+
+class Refused:
+    """What is to be forgotten, from when a request gave up on calls that the writer had begun.
+
+    A request that is refused while the ledger fails cannot wait until it works again; its calls must never
+    run all the same (test_a_refused_call_is_forgotten_once_the_ledger_works_again). Filled on any thread,
+    emptied by the writer.
+    """
+
+    def __init__(self) -> None:
+        self._forgets: list[Forget] = []
+
+    def __len__(self) -> int:
+        return sum(len(forget.ids) for forget in self._forgets)
+
+    def add(self, ids: Sequence[str], owner: str) -> None:
+        self._forgets.append(Forget(ids, owner))
+
+    def forget(self, tx: Transaction) -> int:
+        """Delete them all; returns how many to `drop` once that is committed."""
+        forgets = list(self._forgets)
+        if forgets:
+            Forget.apply_all(forgets, tx)
+        return len(forgets)
+
+    def drop(self, number: int) -> None:
+        """The first `number` are deleted for good."""
+        del self._forgets[:number]
