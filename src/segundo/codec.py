@@ -1,20 +1,21 @@
-"""How arguments and results become text in a record and come back: JSON by Pydantic, from a function's annotations.
+"""How arguments and results become text in a record and come back: JSON by Pydantic, as annotations say.
 
-The rule is *round trip or refuse*: what is written is read again at once, and the call is refused unless an equal value
-of the same type comes back, deeply. So a task never sees other arguments than its caller passed. What no annotation
-describes takes JSON's own types only, by the same rule.
+The rule is *round trip or refuse*: what is written is read again at once, and refused unless an equal value
+of the same type comes back, deeply. So a task never sees other arguments than its caller passed. What no
+annotation describes follows the same rule, and so can only be of JSON's own types.
 
-The text is an object of named values, {"email": "a@b", "message": "x"}, see `signature`; bytes are base64. Fields of
-models that their maker left unset are written with their values, and named beside them, so that a partial update stays
-one: {"patch": {"name": "x", "price": 0.0}, "(unset)": [[["patch"], ["price"]]]}.
+The text is an object of named values, {"email": "a@b", "message": "x"} (see `signature`); bytes are base64,
+except in a model, whose own configuration says how it writes bytes and nan. A model is written whole, and the
+fields that its maker left unset are named beside it, so that a partial update stays one:
+{"patch": {"name": "x", "price": 0.0}, "(unset)": [[["patch"], ["price"]]]}.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, Unpack, get_args, get_origin
+from typing import Any, Self, TypeAlias, Unpack, cast, get_args, get_origin
 
 from pydantic import ConfigDict, GetCoreSchemaHandler, ImportString, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
+from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema, to_json
 
 from segundo.errors import ArgumentError, DeclarationError, PayloadError, ResultError
@@ -32,7 +33,7 @@ CONFIG = ConfigDict(
     ser_json_inf_nan="strings",
     hide_input_in_errors=True,  # values do not belong in logs
 )
-# A typed dict does not take the configuration from outside, as other types do.
+# A typed dict takes its configuration from nowhere else.
 PAYLOAD_CONFIG = core_schema.CoreConfig(
     ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings", hide_input_in_errors=True
 )
@@ -41,7 +42,7 @@ Schema: TypeAlias = Callable[[GetCoreSchemaHandler], CoreSchema]
 
 
 class Refusal(Exception):
-    """A value does not survive: `path` leads to what does not, and `why` is a phrase whose subject that is."""
+    """A value does not survive: `path` leads to the part that does not, `why` is a phrase about it."""
 
     def __init__(self, why: str, path: tuple[Step, ...] = ()) -> None:
         super().__init__(why)
@@ -62,29 +63,29 @@ class Trip:
         self._limit = limit
 
     def write(self, value: Any) -> tuple[bytes, Unset]:
-        """The JSON of a value, and the models in it that have fields unset. Refusal if it would not come back."""
+        """The JSON of a value, and the models in it with fields unset. Refusal if it would not come back."""
         try:
-            # Pydantic's warnings about unexpected types stay off: what comes back is the judge, and the stricter one.
+            # Pydantic's warnings of unexpected types stay off: what comes back is judged, and more strictly.
             written = self._dump(value, by_alias=False, round_trip=True, warnings=False)
         except Exception as error:  # also what a serializer of the user's raises
-            raise Refusal(f"cannot be written as JSON: {error}") from error
+            raise Refusal(f"cannot be written as JSON: {first_line(error)}") from error
         if len(written) > self._limit:
             size = f"{len(written):,} bytes of JSON, and the limit is {self._limit:,}"
             raise Refusal(f"is {size}; store it, and pass what finds it again")
-        unset: Unset = []
         back = self.read(written, missing="is left out when it is written (exclude=True?)")
+        unset: Unset = []
         found = difference(value, back, None, unset)
         if found is not None:
             raise Refusal(found.why, steps(found.trail))
         return written, unset
 
     def read(self, text: bytes | str, *, missing: str = "is missing") -> Any:
-        """The value of a JSON. Refusal if it does not fit; `missing` is what is said of a field that is not there."""
+        """The value of a JSON. Refusal if it does not fit; `missing` is what it says of an absent field."""
         try:
             return self._load(text, by_alias=False, by_name=True)
         except ValidationError as error:
             raise unfit(error, missing) from error
-        except Exception as error:  # what a validator of the user's raises, or a text that is no Unicode
+        except Exception as error:  # what a validator of the user's raises; a text that is not Unicode
             raise Refusal(f"cannot be read: {type(error).__name__}") from error
 
 
@@ -95,7 +96,7 @@ def unfit(error: ValidationError, missing: str) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class NoForm:
-    """Why values of an annotation cannot be recorded: a phrase whose subject is the parameter or the result."""
+    """Why values of an annotation cannot be recorded: a phrase about the parameter, or the result."""
 
     why: str
     code: bool = False  # its values are code, which is never stored
@@ -117,7 +118,8 @@ class Plan:
 class Arguments:
     """The codec of one function's arguments; cheap to make, worked out when first used, kept with the task.
 
-    `skip`: parameters that are injected when the task runs: never recorded, refused when passed. `limit`: bytes of text.
+    `skip`: parameters that are injected when the task runs: never recorded, and refused when passed.
+    `limit`: bytes of text.
     """
 
     def __init__(
@@ -129,50 +131,48 @@ class Arguments:
         self._plan: Plan | None = None
 
     def check_declaration(self) -> None:
-        """Raise DeclarationError, naming the parameter, if a call could never be recorded, or would record code.
+        """Raise DeclarationError, naming a parameter, if no call could be recorded, or one would record code.
 
         An annotation that names what is not defined yet is left for the first call.
         """
         plan = self._work_out()
         for key, form in plan.refused.items():
             if form.code or (key in plan.signature.required and not form.undefined):
-                raise DeclarationError(
-                    f"{plan.signature.name}(): parameter {key!r} cannot be recorded: it {form.why}"
-                )
+                parameter = f"{plan.signature.name}(): parameter {key.lstrip('*')!r}"
+                raise DeclarationError(f"{parameter} cannot be recorded: it {form.why}")
         if not any(form.undefined for form in plan.refused.values()):
             self._plan = plan
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """The text of a call's arguments. ArgumentError, naming the parameter, if they do not fit or do not survive."""
+        """The text of a call's arguments. ArgumentError, naming one, if they do not fit or do not survive."""
         plan = self._plan or self._first_plan()
         if not (args or kwargs or plan.signature.required):
             return NO_ARGUMENTS
         given = plan.signature.bind(args, kwargs)
         if plan.refused and not plan.refused.keys().isdisjoint(given):
             key = next(key for key in given if key in plan.refused)
-            raise ArgumentError(plan.signature.name, key, f"cannot be recorded: it {plan.refused[key].why}")
+            raise self._error(plan, key, f"it {plan.refused[key].why}")
         try:
             written, unset = plan.trip.write(given)
         except Refusal as refusal:
             key, why = blame(plan.trip, given, refusal)
-            raise ArgumentError(plan.signature.name, key, f"cannot be recorded: {why}") from refusal
+            raise self._error(plan, key, str(why)) from refusal
         return (with_unset(written, unset) if unset else written).decode()
 
     def decode(self, payload: str) -> Call:
-        """The call of a text: `function(*args, **kwargs)`. PayloadError if it does not fit: it is older, or forged."""
+        """The call of a text: `function(*args, **kwargs)`. PayloadError if it does not fit."""
         plan = self._plan or self._first_plan()
         try:
             given = plan.trip.read(payload)
             for path, names in given.pop(UNSET, ()):
                 unset_again(given, path, names)
             return plan.signature.unbind(given)
-        except (
-            Refusal,
-            LookupError,
-        ) as error:  # LookupError: a path that leads nowhere, an argument that is missing
-            raise PayloadError(
-                f"the recorded arguments of {plan.signature.name}() do not fit it: {error}"
-            ) from error
+        except (Refusal, LookupError) as error:  # LookupError: a path to nowhere, an argument that is missing
+            name = plan.signature.name
+            raise PayloadError(f"the recorded arguments of {name}() do not fit it: {error}") from error
+
+    def _error(self, plan: Plan, key: str, why: str) -> ArgumentError:
+        return ArgumentError(plan.signature.name, key.lstrip("*"), f"cannot be recorded: {why}")
 
     def _first_plan(self) -> Plan:
         # Two threads may both work it out: they get the same.
@@ -196,7 +196,10 @@ class Arguments:
 
 
 class Value:
-    """The codec of one annotated value, such as a task's result; worked out when first used. `limit`: bytes of text."""
+    """The codec of one annotated value, such as a result; worked out when first used.
+
+    `limit`: bytes of text.
+    """
 
     def __init__(self, annotation: Any, *, limit: int = LIMIT) -> None:
         self._annotation: Callable[[], Any] = lambda: annotation
@@ -211,20 +214,19 @@ class Value:
         return value
 
     def encode(self, value: Any) -> str:
-        """The text of a value. ResultError if it does not fit the annotation, does not survive, or is too large."""
+        """The text of a value. ResultError if it does not fit the annotation or survive, or is too large."""
         trip = self._trip or self._first_trip()
         if isinstance(trip, NoForm):
             raise ResultError(f"the value cannot be recorded: it {trip.why}")
         try:
-            # That fields were left unset is not kept: a result is for showing, and its text is its plain JSON.
+            # Which fields were left unset is dropped: a result is there to be shown, as plain JSON of itself.
             return trip.write(value)[0].decode()
         except Refusal as refusal:
-            raise ResultError(
-                f"the value, {type(value).__qualname__}, cannot be recorded: {refusal}"
-            ) from refusal
+            kind = type(value).__qualname__
+            raise ResultError(f"the value, {kind}, cannot be recorded: {refusal}") from refusal
 
     def decode(self, payload: str) -> Any:
-        """The value of a text. PayloadError if it does not fit the annotation: it is older, or forged."""
+        """The value of a text. PayloadError if it is older, or forged, and does not fit the annotation."""
         trip = self._trip or self._first_trip()
         if isinstance(trip, NoForm):
             raise PayloadError(f"the recorded value cannot be read: it {trip.why}")
@@ -234,16 +236,16 @@ class Value:
             raise PayloadError(f"the recorded value cannot be read: {refusal}") from refusal
 
     def _first_trip(self) -> Trip | NoForm:
+        self._trip = trip = self._work_out()
+        return trip
+
+    def _work_out(self) -> Trip | NoForm:
         try:
             annotation = self._annotation()
-        except Exception as error:
-            found: Trip | NoForm = undefined(error)
-        else:
-            found = no_form("", annotation) or Trip(
-                lambda handler: schema_of("", annotation, handler), self._limit
-            )
-        self._trip = found
-        return found
+        except Exception as error:  # an annotation is any expression
+            return undefined(error)
+        objection = no_form("", annotation)
+        return objection or Trip(lambda handler: schema_of("", annotation, handler), self._limit)
 
 
 def adapter_of(schema: Schema) -> TypeAdapter[Any]:
@@ -256,20 +258,23 @@ def adapter_of(schema: Schema) -> TypeAdapter[Any]:
 
 
 def payload_schema(annotations: Mapping[str, Any], handler: GetCoreSchemaHandler) -> CoreSchema:
+    """All arguments as one object, so that one call of Pydantic writes them and one reads them."""
     step = core_schema.union_schema([core_schema.str_schema(), core_schema.int_schema()])
     names = core_schema.list_schema(core_schema.str_schema())
     unset = core_schema.list_schema(core_schema.tuple_schema([core_schema.list_schema(step), names]))
-    fields = {key: schema_of(key, annotation, handler) for key, annotation in annotations.items()} | {
-        UNSET: unset
-    }
+    fields = {key: schema_of(key, annotation, handler) for key, annotation in annotations.items()}
     return core_schema.typed_dict_schema(
-        {key: core_schema.typed_dict_field(schema, required=False) for key, schema in fields.items()},
+        {
+            key: core_schema.typed_dict_field(schema, required=False)
+            for key, schema in {**fields, UNSET: unset}.items()
+        },
         extra_behavior="forbid",
         config=PAYLOAD_CONFIG,
     )
 
 
 def schema_of(key: str, annotation: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """What a parameter holds: `*` and `**` before its name say that it is several arguments."""
     if key.startswith("**"):
         if get_origin(annotation) is Unpack:
             return handler.generate_schema(get_args(annotation)[0])
@@ -287,40 +292,48 @@ def looked_up(signature: Signature, key: str) -> Any:
         return undefined(error)
 
 
-def undefined(error: Exception) -> NoForm:
-    return NoForm(f"has an annotation that cannot be looked up ({error})", undefined=True)
-
-
 def no_form(key: str, annotation: Any) -> NoForm | None:
     """What speaks against recording values of an annotation; None if nothing does."""
     try:
         code = code_in(adapter_of(lambda handler: schema_of(key, annotation, handler)).core_schema)
-    except PydanticUndefinedAnnotation as error:
-        return undefined(error)
-    except Exception as error:
-        if isinstance(error, PydanticUserError) and error.code == "class-not-fully-defined":
-            return undefined(error)
+    except PydanticSchemaGenerationError:
         name = getattr(annotation, "__qualname__", annotation)
         return NoForm(f"has no JSON form ({name}); pass what finds it again, such as an id")
+    except Exception as error:  # Pydantic's, or of a hook that the type brings along
+        if isinstance(error, NameError) or getattr(error, "code", None) == "class-not-fully-defined":
+            return undefined(error)
+        return NoForm(f"has no JSON form: {first_line(error)}")
     return None if code is None else NoForm(f"may be {code}, and code is never recorded", code=True)
 
 
-IMPORT_STRING = TypeAdapter(ImportString).core_schema["function"]["function"]
+def undefined(error: Exception) -> NoForm:
+    return NoForm(f"has an annotation that cannot be looked up ({first_line(error)})", undefined=True)
 
 
-def code_in(schema: Any) -> str | None:
-    """What code the values of a schema may hold. An ImportString would import whatever a forged record names."""
+def first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
+# What Pydantic runs for an ImportString: it imports what the text names, which a forged record would choose.
+IMPORT_STRING = cast("Any", TypeAdapter(ImportString).core_schema)["function"]["function"]
+
+
+def code_in(schema: object) -> str | None:
+    """What code the values of a schema may be, at any depth."""
     unseen = [schema]
     while unseen:
         node = unseen.pop()
         if isinstance(node, Mapping):
-            if node.get("type") == "callable":
+            parts = cast("Mapping[str, object]", node)
+            if parts.get("type") == "callable":
                 return "a callable"
-            if node.get("function") is IMPORT_STRING:
+            if parts.get("function") is IMPORT_STRING:
                 return "an ImportString"
-            unseen.extend(value for name, value in node.items() if name not in ("metadata", "default"))
+            # A schema says its type, and keeps values too. What says none is a set of fields, of any names.
+            skipped = {"metadata", "default"} if isinstance(parts.get("type"), str) else set[str]()
+            unseen.extend(part for name, part in parts.items() if name not in skipped)
         elif isinstance(node, list | tuple):
-            unseen.extend(node)
+            unseen.extend(cast("list[object]", node))
     return None
 
 
@@ -335,7 +348,7 @@ def blame(trip: Trip, given: Mapping[str, Any], refusal: Refusal) -> tuple[str, 
         except Refusal as alone:
             return key, Refusal(alone.why, alone.path[1:])
     # Each is fine alone, so together they are too large: the largest has most to answer for.
-    return max(sizes, key=sizes.__getitem__), Refusal(f"and the others: together {refusal.why}")
+    return max(sizes, key=sizes.__getitem__), Refusal(f"with the others {refusal.why}")
 
 
 def with_unset(written: bytes, unset: Unset) -> bytes:

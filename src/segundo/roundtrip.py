@@ -1,31 +1,31 @@
 """Did JSON bring back what was sent? `difference` compares the two deeply, and in type.
 
-`==` is too kind a judge: True == 1 == 1.0, a StrEnum member equals its str, a list of floats equals one of ints. And it
-is too hard a judge: nan differs from itself, and a dataclass with eq=False from its copy. Values are never quoted in
-what is said about them, because what is said ends up in logs.
+`==` is too kind a judge: True == 1 == 1.0, and a StrEnum member equals its str. And it is too hard a judge:
+nan differs from itself, and an object of a dataclass with eq=False from its copy. What is said about a value
+names its type and where it is (by names, positions and keys) and never quotes it: it ends up in logs.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from itertools import islice
 from types import NoneType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from uuid import UUID
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 Step: TypeAlias = str | int
-# Where in a value: linked backwards, so that going down costs one small tuple and nothing is joined until asked for.
+# Where in a value: linked backwards, so that going down costs one small tuple and nothing is joined early.
 Trail: TypeAlias = "tuple[Trail, Step] | None"
 # The models found whose maker left fields unset: where, and which.
 Unset: TypeAlias = "list[tuple[Trail, list[str]]]"
 Comparison: TypeAlias = "Callable[[Any, Any, Trail, Unset], Difference | None]"
 
-EXACT = frozenset({str, int, bool, NoneType, bytes, date, timedelta, UUID})  # of one type, `==` says all
+EXACT = frozenset({str, int, bool, NoneType, bytes, date, timedelta, UUID})  # of one such type, `==` says all
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,35 +57,37 @@ def place(path: Iterable[Step]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
-def difference(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
-    """The first difference, or None. Adds to `unset` the models whose maker had set fewer fields than are set now."""
-    kind: type[Any] = type(sent)
+def difference(sent: object, back: object, trail: Trail, unset: Unset) -> Difference | None:
+    """The first difference, or None. Adds to `unset` the models whose maker had set fewer fields.
+
+    The loops over parts first ask themselves what is asked here, for most parts are of the EXACT types.
+    """
+    kind = type(sent)
     if kind is not type(back):
-        return Difference(
-            trail, f"is {named(kind, type(back))} and would come back as {named(type(back), kind)}"
-        )
+        return other_type(kind, type(back), trail)
     if kind in EXACT:
         return None if sent == back else changed(trail)
     compare = BUILT_IN.get(kind) or comparison(kind)
     return compare(sent, back, trail, unset)
 
 
-def named(kind: type[Any], other: type[Any]) -> str:
-    """A type's name, with its module where the bare name would not tell it from the other."""
-    return (
-        kind.__qualname__
-        if kind.__qualname__ != other.__qualname__
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
+def other_type(kind: type[object], other: type[object], trail: Trail) -> Difference:
+    here, there = kind.__qualname__, other.__qualname__
+    if here == there:  # two of one name: their modules tell them apart
+        here, there = f"{kind.__module__}.{here}", f"{other.__module__}.{there}"
+    return Difference(trail, f"is {here} and would come back as {there}")
 
 
 def changed(trail: Trail) -> Difference:
     return Difference(trail, "would come back changed")
 
 
-def compare_models(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
-    kind: type[BaseModel] = type(sent)
-    declared = kind.__pydantic_fields__
+def left_out(trail: Trail) -> Difference:
+    return Difference(trail, "is left out when it is written (exclude=True)")
+
+
+def compare_models(sent: BaseModel, back: BaseModel, trail: Trail, unset: Unset) -> Difference | None:
+    declared = type(sent).__pydantic_fields__
     ours, theirs = sent.__dict__, back.__dict__
     for name in declared:  # not all of __dict__: a cached_property keeps its value there too
         value, twin = ours.get(name, UNASSIGNED), theirs.get(name, UNASSIGNED)
@@ -98,20 +100,20 @@ def compare_models(sent: Any, back: Any, trail: Trail, unset: Unset) -> Differen
         (sent.__pydantic_extra__, back.__pydantic_extra__),
         (sent.__pydantic_private__, back.__pydantic_private__),
     ):
-        found = None if held is twin else difference(held, twin, trail, unset)  # mostly both None
+        found = None if held is twin else difference(held, twin, trail, unset)  # mostly both are None
         if found is not None:
             return found
-    set_now, set_then = back.__pydantic_fields_set__, sent.__pydantic_fields_set__
-    if set_now != set_then:
-        # model_dump(exclude_unset=True) is how a partial update is read: a field the maker left unset must stay so.
-        if not set_then <= set_now:
-            return left_out((trail, min(set_then - set_now)))
-        unset.append((trail, sorted(set_now - set_then)))
+    return compare_set_fields(sent.__pydantic_fields_set__, back.__pydantic_fields_set__, trail, unset)
+
+
+def compare_set_fields(sent: set[str], back: set[str], trail: Trail, unset: Unset) -> Difference | None:
+    # A partial update is read with model_dump(exclude_unset=True): what its maker left unset must stay unset.
+    if sent == back:
+        return None
+    if not sent <= back:
+        return left_out((trail, min(sent - back)))
+    unset.append((trail, sorted(back - sent)))
     return None
-
-
-def left_out(trail: Trail) -> Difference:
-    return Difference(trail, "is left out when it is written (exclude=True)")
 
 
 def compare_dataclasses(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
@@ -124,42 +126,45 @@ def compare_dataclasses(sent: Any, back: Any, trail: Trail, unset: Unset) -> Dif
     return None
 
 
-def compare_mappings(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_mappings(
+    sent: Mapping[Any, Any], back: Mapping[Any, Any], trail: Trail, unset: Unset
+) -> Difference | None:
     if len(sent) != len(back):
         return changed(trail)
-    keys = {key: key for key in back}
+    twins = {key: key for key in back}
     for position, (key, value) in enumerate(sent.items()):
-        twin_key = keys.get(key, UNASSIGNED)
-        if type(twin_key) is not type(key) or type(key) not in EXACT:
-            twin_key = counterpart(key, keys)
+        twin_key = twins.get(key, UNASSIGNED)
+        if type(key) not in EXACT or type(key) is not type(twin_key):
+            twin_key = counterpart(key, twins)
             if twin_key is UNASSIGNED:
                 return Difference(
-                    trail, f"has a key, of type {type(key).__qualname__}, that would not come back as it is"
+                    trail, f"has a key of type {type(key).__qualname__} that would not come back"
                 )
         twin = back[twin_key]
         if type(value) in EXACT and type(value) is type(twin) and value == twin:
             continue
-        step = key if type(key) is str else position
-        found = difference(value, twin, (trail, step), unset)
+        found = difference(value, twin, (trail, key if type(key) is str else position), unset)
         if found is not None:
             return found
     return None
 
 
-def compare_sets(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_sets(
+    sent: AbstractSet[Any], back: AbstractSet[Any], trail: Trail, unset: Unset
+) -> Difference | None:
     if len(sent) != len(back):
         return changed(trail)
     twins = {item: item for item in back}
     for item in sent:
         if counterpart(item, twins) is UNASSIGNED:
-            return Difference(trail, f"holds {type(item).__qualname__} that would not come back as it is")
+            return Difference(trail, f"holds {type(item).__qualname__} that would not come back")
     return None
 
 
 def counterpart(item: Any, twins: Mapping[Any, Any]) -> Any:
-    """The same item, deeply and in type, among those that came back. Only nan, at any depth, needs the search.
+    """The same item, deeply and in type, of those that came back. Only nan, at any depth, needs the search.
 
-    An item of a set has no path, so fields that its maker left unset are not remembered there.
+    An item of a set or a key has no path, so which of its fields were left unset is not remembered.
     """
     twin = twins.get(item, UNASSIGNED)
     if twin is not UNASSIGNED and difference(item, twin, None, []) is None:
@@ -167,7 +172,7 @@ def counterpart(item: Any, twins: Mapping[Any, Any]) -> Any:
     return next((twin for twin in twins if difference(item, twin, None, []) is None), UNASSIGNED)
 
 
-def compare_rows(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_rows(sent: Sequence[Any], back: Sequence[Any], trail: Trail, unset: Unset) -> Difference | None:
     if len(sent) != len(back):
         return changed(trail)
     for position, (value, twin) in enumerate(zip(sent, back, strict=True)):
@@ -179,23 +184,23 @@ def compare_rows(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference
     return None
 
 
-def compare_deques(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_deques(sent: deque[Any], back: deque[Any], trail: Trail, unset: Unset) -> Difference | None:
     return compare_rows(sent, back, trail, unset) if sent.maxlen == back.maxlen else changed(trail)
 
 
-def compare_floats(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_floats(sent: float, back: float, trail: Trail, unset: Unset) -> Difference | None:
     return None if sent == back or (sent != sent and back != back) else changed(trail)
 
 
-def compare_decimals(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_decimals(sent: Decimal, back: Decimal, trail: Trail, unset: Unset) -> Difference | None:
     if sent.is_nan() or back.is_nan():  # asked first: a signalling nan raises when it is compared
         return None if sent.is_qnan() and back.is_qnan() else changed(trail)
     return None if sent == back else changed(trail)
 
 
 def compare_times(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
-    # Clock and offset, not `==`: across zones that is False for every moment that a clock shows twice. And a time in a
-    # named zone has no offset, so whether there is a zone is asked on its own.
+    # Clock and offset, for `==` of two zones is False at any moment that a clock shows twice. A time in a
+    # named zone has no offset to compare, so it is asked as well whether there is a zone.
     same = (
         sent.replace(tzinfo=None) == back.replace(tzinfo=None)
         and sent.utcoffset() == back.utcoffset()
@@ -204,7 +209,7 @@ def compare_times(sent: Any, back: Any, trail: Trail, unset: Unset) -> Differenc
     return None if same else changed(trail)
 
 
-def compare_members(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_members(sent: Enum, back: Enum, trail: Trail, unset: Unset) -> Difference | None:
     return None if sent is back else changed(trail)
 
 
@@ -212,14 +217,14 @@ def refuse_secrets(sent: Any, back: Any, trail: Trail, unset: Unset) -> Differen
     return Difference(trail, f"is {type(sent).__qualname__}, which is masked when it is written")
 
 
-def compare_objects(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+def compare_objects(sent: object, back: object, trail: Trail, unset: Unset) -> Difference | None:
     try:
         return None if bool(sent == back) else changed(trail)
-    except Exception as error:  # whatever a foreign __eq__ raises: what cannot be compared cannot be proven
+    except Exception as error:  # what a foreign __eq__ raises: what cannot be compared is not proven
         return Difference(trail, f"cannot be compared with what would come back ({type(error).__name__})")
 
 
-# float is compared on its own: nan. So are these: they are common, and looking a type up is cheaper than asking on.
+# What is met most is looked up, as that is cheaper than to ask what it is an instance of.
 BUILT_IN: Mapping[type[Any], Comparison] = {
     dict: compare_mappings,
     list: compare_rows,
@@ -233,7 +238,7 @@ BUILT_IN: Mapping[type[Any], Comparison] = {
 }
 FAMILIES: Sequence[tuple[tuple[type[Any], ...], Comparison]] = (
     ((BaseModel,), compare_models),
-    ((Enum,), compare_members),  # before what an enum may be as well: a str, an int, a tuple
+    ((Enum,), compare_members),  # before what a member may be as well: a str, an int, a tuple
     ((Secret, SecretStr, SecretBytes), refuse_secrets),
     ((deque,), compare_deques),
     ((list, tuple), compare_rows),
@@ -245,32 +250,34 @@ FAMILIES: Sequence[tuple[tuple[type[Any], ...], Comparison]] = (
 )
 
 
-def comparison(kind: type[Any]) -> Comparison:
+def comparison(kind: type[object]) -> Comparison:
     for family, compare in FAMILIES:
         if issubclass(kind, family):
             return compare
     return compare_dataclasses if is_dataclass(kind) else compare_objects
 
 
-def unset_again(value: Any, path: Sequence[Step], names: Sequence[str]) -> None:
-    """Mark fields of the model at a path as not set by its maker. LookupError where there is no such model."""
+def unset_again(value: object, path: Sequence[Step], names: Sequence[str]) -> None:
+    """Mark fields of the model at a path as not set by its maker. LookupError if no model is there."""
     for step in path:
-        value = child(value, step)
+        value = in_order(value)[step] if isinstance(step, int) else by_name(value)[step]
     if not isinstance(value, BaseModel):
-        raise LookupError(f"no model at {place(path)}")
+        raise LookupError(f"there is no model at {place(path)}")
     value.model_fields_set.difference_update(names)
 
 
-def child(value: Any, step: Step) -> Any:
-    """What a step of `difference` leads to. The step comes out of a payload: it names fields, never any attribute."""
-    if isinstance(value, BaseModel):
-        return (
-            value.__dict__[step] if step in type(value).model_fields else (value.model_extra or {})[str(step)]
-        )
+# A path comes out of a payload, which may be forged: it reaches parts of a value, never any other attribute.
+
+
+def in_order(value: object) -> Sequence[object]:
     if isinstance(value, Mapping):
-        return value[step] if isinstance(step, str) else next(islice(value.values(), step, None))
-    if isinstance(value, list | tuple | deque) and isinstance(step, int):
-        return value[step]
-    if is_dataclass(value) and step in {field.name for field in fields(value)}:
-        return getattr(value, str(step))
-    raise LookupError(f"no step {step!r} here")
+        return list(cast("Mapping[object, object]", value).values())
+    return cast("Sequence[object]", value) if isinstance(value, list | tuple | deque) else ()
+
+
+def by_name(value: object) -> Mapping[str, object]:
+    if isinstance(value, BaseModel):
+        return value.__dict__ | (value.model_extra or {})
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, object]", value)
+    return {field.name: getattr(value, field.name) for field in fields(value)} if is_dataclass(value) else {}

@@ -1,8 +1,9 @@
 """How a call's arguments and its payload, an object of named values, become one another.
 
-`f(1, 2, 3, colour="red")` of `def f(a, *rest, **more)` is {"a": 1, "*rest": [2, 3], "**more": {"colour": "red"}}: a
-name is the parameter's, positional-only or not, and no name of Python's can begin with a star. A parameter that is not
-passed is not in it: its default is taken when the task runs.
+With `def f(a, *rest, **more)`, the call f(1, 2, 3, colour="red") is
+{"a": 1, "*rest": [2, 3], "**more": {"colour": "red"}}: a key is the parameter's name, positional-only or not,
+and no other name can begin with a star. What is not passed is not in it: its default is taken when the task
+runs.
 """
 
 import inspect
@@ -38,13 +39,13 @@ class Signature:
         self.keywords = frozenset(each.name for each in either + keyword)
         self.rest = f"*{rest[0].name}" if rest else None
         self.more = f"**{more[0].name}" if more else None
-        self.by_name = not (only or rest or more)  # the common case: all can be passed by name
+        self.by_name = not (only or rest or more)  # the common case: everything can be passed by name
         self.parameters = {stars(each) + each.name: each for each in parameters}
         self.required = frozenset(key for key, each in self.parameters.items() if is_required(each)) - skip
         self._function = function
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The named values of a call. ArgumentError, naming the parameter, where Python would refuse the call."""
+        """The named values of a call. ArgumentError, naming the argument, if Python would refuse the call."""
         given: dict[str, Any] = dict(zip(self.positional, args, strict=False))
         if len(args) > len(self.positional):
             self._bind_rest(args, given)
@@ -66,11 +67,8 @@ class Signature:
         for name, value in kwargs.items():
             if name not in self.keywords:
                 if self.more is None:
-                    why = (
-                        "can be passed by position only"
-                        if name in self.positional
-                        else "is not a parameter of it"
-                    )
+                    by_position = name in self.positional
+                    why = "can be passed by position only" if by_position else "is not a parameter of it"
                     raise ArgumentError(self.name, name, why)
                 more[name] = value
             elif name in given:
@@ -81,7 +79,7 @@ class Signature:
             given[self.more] = more
 
     def unbind(self, given: dict[str, Any]) -> Call:
-        """The call that named values stand for; what can be is passed by name. LookupError where Python would refuse."""
+        """The call of named values, passed by name where possible. LookupError if Python would refuse it."""
         missing = self.required - given.keys()
         if missing:
             raise LookupError(f"argument {min(missing)!r} is missing")
@@ -91,7 +89,7 @@ class Signature:
         more: dict[str, Any] = given.pop(self.more, {}) if self.more else {}
         if not more.keys().isdisjoint(self.keywords):
             raise LookupError(f"argument {min(more.keys() & self.keywords)!r} is not where it belongs")
-        # Before *rest every positional parameter is needed; else only what cannot be passed by name goes by position.
+        # Before *rest goes every positional argument; else those that cannot go by name, and without a gap.
         names = self.positional if rest else self.positional[: self.positional_only]
         passed = [name for name in names if name in given]
         if passed != list(names[: len(names) if rest else len(passed)]):
@@ -100,15 +98,15 @@ class Signature:
         return (*args, *rest), given | more
 
     def annotation(self, key: str) -> Any:
-        """The annotation of a parameter, evaluated: NameError, or what else it raises, where that cannot be done (yet)."""
+        """A parameter's annotation, evaluated; Any without one. NameError, or others, if it cannot be."""
         parameter = self.parameters[key]
         if parameter.annotation is Parameter.empty:
             return Any
         annotation = evaluated(self._function, parameter.annotation)
         if isinstance(annotation, ParamSpecArgs | ParamSpecKwargs):
             return Any
-        # `name: str = None` means what it says to everybody but a type checker.
-        return Optional[annotation] if parameter.default is None else annotation  # noqa: UP045  (`|` fails for a str)
+        # `name: str = None` says what it means to everybody but a type checker.
+        return Optional[annotation] if parameter.default is None else annotation  # noqa: UP045  (None | None fails)
 
 
 def read(function: Callable[..., Any]) -> list[Parameter]:
@@ -131,20 +129,20 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def result_annotation(function: Callable[..., Any]) -> Any:
-    """The annotation of the result, evaluated; Any without one. NameError, or what else it raises, as `annotation`."""
+    """The annotation of the result, evaluated; Any without one. Raises as `Signature.annotation` does."""
     annotation = signature_of(function).return_annotation
     return Any if annotation is inspect.Signature.empty else evaluated(function, annotation)
 
 
 def evaluated(function: Callable[..., Any], annotation: Any) -> Any:
-    """An annotation with its forward references resolved where the function was written.
+    """An annotation, its forward references resolved where the function was written.
 
     functools.wraps copies annotations, so the names in them are those of the innermost function's module.
     """
     origin: Any = inspect.unwrap(function)
     origin = getattr(origin, "__func__", origin)
     module = sys.modules.get(getattr(origin, "__module__", None) or "")
-    names: dict[str, Any] = getattr(origin, "__globals__", None) or vars(module or object)
+    names: dict[str, Any] = getattr(origin, "__globals__", None) or (vars(module) if module else {})
     own = {each.__name__: each for each in getattr(origin, "__type_params__", ())}
     holder = SimpleNamespace(__annotations__={"it": annotation})
     return get_type_hints(holder, names, own, include_extras=True)["it"]
@@ -155,7 +153,9 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def stars(parameter: Parameter) -> str:
-    return {Parameter.VAR_POSITIONAL: "*", Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    if parameter.kind is Parameter.VAR_POSITIONAL:
+        return "*"
+    return "**" if parameter.kind is Parameter.VAR_KEYWORD else ""
 
 
 def is_required(parameter: Parameter) -> bool:
