@@ -15,7 +15,7 @@ ABOUT = """
 Segundo's command line: look into a ledger, and run its records.
 
 The ledger is the file that the app keeps its records in. Every command finds it by --ledger, else by the
-variable SEGUNDO_LEDGER, else as segundo.db in this folder; only [bold]worker[/bold] asks the app.
+variable SEGUNDO_LEDGER, else as segundo.db in this folder; only `worker` asks the app.
 """
 RUN, LOOK, ACT = "Run", "Look: these only read, beside a running app", "Act"
 
@@ -23,7 +23,7 @@ commands = typer.Typer(
     help=ABOUT,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -106,7 +106,11 @@ def ls(
     ledger: Ledger = None,
     state: Annotated[
         State | None,
-        typer.Option(help="Only records in this state.", show_default=False, case_sensitive=False),
+        typer.Option(
+            metavar="STATE",
+            help="Only what is waiting, queued, running, succeeded, failed or cancelled.",
+            show_default=False,
+        ),
     ] = None,
     task: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only records of this task.", show_default=False)

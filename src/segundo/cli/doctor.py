@@ -178,7 +178,9 @@ def _dead(dead: Sequence[Worker], somebody_lives: bool) -> Iterator[Finding]:
     if held:
         pids = ", ".join(str(worker.pid) for worker in dead)
         when = "a living process takes them over within seconds" if somebody_lives else "start the app"
-        yield Finding(Level.WARNING, "dead", f"pid {pids} died with {number(held, 'record')} in hand: {when}")
+        yield Finding(
+            Level.WARNING, "dead", f"pid {pids} ended with {number(held, 'record')} in hand: {when}"
+        )
 
 
 def _durability(alive: Sequence[Worker]) -> Finding:

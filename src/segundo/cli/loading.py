@@ -46,7 +46,7 @@ def segundo_of(app: Any, target: str) -> Segundo:
     seen = app
     for _ in range(DEEPEST):
         found = getattr(getattr(seen, "state", None), "segundo", None)
-        if isinstance(found, Segundo):
+        if isinstance(found, Segundo) and callable(app):
             return found
         seen = getattr(seen, "app", None)
     raise ConfigurationError(
