@@ -17,6 +17,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="draws the requests, kills and waits; printed")
     parser.add_argument("--clients", type=int)
     parser.add_argument("--rate", type=float, help="requests a second of each client")
+    parser.add_argument("--deploys", type=float, help="how likely a stop in good order is before a kill")
     parser.add_argument("--broken", choices=sorted(WAYS), help="break the library on purpose")
     parser.add_argument("--folder", type=Path, help="keep the history, the ledger and the log here")
     return parser.parse_args()

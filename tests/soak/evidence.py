@@ -121,20 +121,23 @@ class Evidence:
         """When each process that was killed may have died at the earliest."""
         found: dict[str, int] = {}
         for killed in self.of(Killed):
-            for process in (*killed.processes, *self._members(killed.group, killed.t)):
+            for process in (*killed.processes, *self._members(killed.group, until=killed.t)):
                 found.setdefault(process, killed.t)
         return found
 
     @cached_property
     def asked(self) -> dict[str, int]:
         """When each process that was asked to stop was asked."""
-        return {
-            process: asked.t for asked in self.of(Asked) for process in self._members(asked.group, asked.t)
-        }
+        found: dict[str, int] = {}
+        for asked in self.of(Asked):
+            # A worker that its supervisor is just starting is born, and stops, a little later.
+            for process in self._members(asked.group, until=asked.t + 30 * SECOND):
+                found.setdefault(process, asked.t)
+        return found
 
-    def _members(self, group: int | None, t: int) -> list[str]:
+    def _members(self, group: int | None, *, until: int) -> list[str]:
         # A group's number may be used again: who was born later is of another one.
-        return [born.process for born in self.of(Born) if born.group == group and born.t <= t]
+        return [born.process for born in self.of(Born) if born.group == group and born.t <= until]
 
     @cached_property
     def deaths(self) -> dict[str, int]:
