@@ -1,4 +1,4 @@
-"""Faults in the statements of a ledger's writing connections: the nth fails, before or after it was carried out."""
+"""Faults in the statements of a ledger's writing connections: the nth fails, before or after it is done."""
 
 import sqlite3
 import threading
@@ -36,6 +36,10 @@ def interrupted() -> OSError:
     return InterruptedError(4, "Interrupted system call")
 
 
+def commit(sql: str) -> bool:
+    return sql == "COMMIT"
+
+
 class Faults:
     """What befalls the statements of the connections that `connect` makes.
 
@@ -61,7 +65,7 @@ class Faults:
         error: Error = io_error,
         lasting: bool = False,
     ) -> None:
-        """From now on the nth statement fails, or each that `strikes` says; a lasting fault stays until `heal`."""
+        """From here on the nth statement fails, or those that `strikes` says; `lasting`: all after it too."""
         self.seen.clear()
         self._when, self._error, self._lasting, self._struck = when, error, lasting, False
         self._strikes = strikes if callable(strikes) else lambda sql: len(self.seen) == strikes
@@ -87,23 +91,25 @@ class Faults:
 
 
 class Gate:
-    """Stops the writer at the nth statement until it is opened: the time for another actor."""
+    """Stops the writer before the nth statement from here on, or the first that `at` says, until opened."""
 
-    def __init__(self, faults: Faults, number: int) -> None:
-        self.reached, self._open = threading.Event(), threading.Event()
-        faults.arm(self._wait_at(number, faults))
+    def __init__(self, faults: Faults, at: int | Callable[[str], bool]) -> None:
+        self._reached, self._open = threading.Event(), threading.Event()
+        self._here = at if callable(at) else lambda sql: len(faults.seen) == at
+        faults.arm(self._wait)
 
-    def _wait_at(self, number: int, faults: Faults) -> Callable[[str], bool]:
-        def wait(sql: str) -> bool:
-            if len(faults.seen) == number:
-                self.reached.set()
-                assert self._open.wait(30), "nobody opened the gate"
-            return False
-
-        return wait
+    @property
+    def reached(self) -> bool:
+        return self._reached.is_set()
 
     def open(self) -> None:
         self._open.set()
+
+    def _wait(self, sql: str) -> bool:
+        if not self.reached and self._here(sql):
+            self._reached.set()
+            assert self._open.wait(30), "nobody opened the gate"
+        return False
 
 
 class _Connection(sqlite3.Connection):

@@ -1,4 +1,4 @@
-"""A story of calls to a ledger in which anything may fail, and the books that tell whether the promises held."""
+"""A story of calls to a ledger in which anything may fail, and the books that tell what was promised."""
 
 import asyncio
 import json
@@ -12,6 +12,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger import Settlement
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import LIVE, Call, Link, Record, State, new_id
+from tests.support import ledger_rows
 
 T = TypeVar("T")
 
@@ -20,11 +21,16 @@ PATIENCE = 30  # rounds until everything must have ended
 
 
 def call(task: str = "plain", **options: Any) -> Call:
-    return Call(new_id(), task, "{}", **options)
+    return Call(new_id(), task, "{}", **{"attempts": 3, **options})
+
+
+def rows(ledger: SQLiteLedger) -> dict[str, dict[str, Any]]:
+    """The records of an open ledger by id, read past it."""
+    return {row["id"]: row for row in ledger_rows(ledger.path)}
 
 
 class Story:
-    """Tells one story to an open ledger. `refused` is called each time somebody is told that a call failed."""
+    """Tells one story to an open ledger. `refused` is called each time somebody is told of a failure."""
 
     def __init__(self, ledger: SQLiteLedger, refused: Callable[[], None] = lambda: None) -> None:
         self.ledger = ledger
@@ -41,7 +47,7 @@ class Story:
         await self._until_done(lambda: self.ledger.join(ME))
         first = call()
         chain = [first, call(after=(Link(first.id, "run"),))]
-        keyed = call("declared", key="k", attempts=3, crash_limit=3)
+        keyed = call("declared", key="k", crash_limit=3)
         await asyncio.gather(self.record(chain), self.record([keyed]), self.record([call("other")]))
         await self.record([call("declared", key="k")])  # a duplicate, if the first was accepted
         await self.record([call("late", held=False)])
@@ -94,7 +100,7 @@ class Story:
 
     async def _is_stored(self, id: str, state: State, claim: int) -> None:
         (row,) = await self._until_done(lambda: self.ledger.select(ids=[id]))
-        assert (row.state, row.claim, row.owner) == (state, claim, None), "settled, and not so in the ledger"
+        assert (row.state, row.claim, row.owner) == (state, claim, None), f"not as settled: {row}"
         failures = self._retried.get(id, 0) + (state is State.FAILED)
         assert row.failures == failures, f"settled once, and counted as {row.failures} failures"
 
@@ -154,7 +160,7 @@ class Story:
 
 
 def check_file(path: Path, wanted: Sequence[str] = ()) -> dict[str, sqlite3.Row]:
-    """A ledger's file by itself: whole, every row legal, the `wanted` ids there. Returns its records by id."""
+    """A ledger's file by itself: whole, every row legal, the `wanted` ids there. Returns the rows by id."""
     with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         assert [row[0] for row in connection.execute("PRAGMA integrity_check")] == ["ok"]

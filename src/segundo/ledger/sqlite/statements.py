@@ -139,7 +139,7 @@ RETURNING state
 # settle again, after a commit whose outcome was lost: is the row as this settlement would have left it?
 SETTLED = """
 SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL AND (
-    state = :state AND reason IS :reason
+    reason IS :reason AND (state = :state OR :state = 'queued' AND state = 'failed')
     OR :state = 'queued' AND state = 'cancelled' AND reason = 'Cancelled')
 """
 

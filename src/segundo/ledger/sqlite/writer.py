@@ -82,6 +82,9 @@ class Writer(threading.Thread):
             while not self._stopping:
                 self._work()
             self._forget_at_last()
+        except BaseException:
+            logger.critical("the ledger's writer has ended, and requests are refused", exc_info=True)
+            raise
         finally:
             self._over = True
             _refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
