@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segundo.cli.phrases import duration, harmless, number, size
+from segundo.cli.phrases import duration, line, number, size
 from segundo.errors import LedgerError
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
@@ -47,23 +47,23 @@ def examine(path: Path) -> int:
     """Print what is found about the ledger at `path`; the exit code, 1 if something is a problem."""
     console = Console(highlight=False)
     with console.status("looking"):
-        findings = list(_findings(path))
+        found = list(findings(path))
     table = Table.grid(padding=(0, 2, 0, 0))
-    for level, subject, text in findings:
+    for level, subject, text in found:
         table.add_row(
-            Text(level, STYLES[level]), Text(subject, no_wrap=True), Text(harmless(text), overflow="fold")
+            Text(level, STYLES[level]), Text(subject, no_wrap=True), Text(line(text), overflow="fold")
         )
     console.print(table)
-    return int(any(finding.level is Level.PROBLEM for finding in findings))
+    return int(any(finding.level is Level.PROBLEM for finding in found))
 
 
-def _findings(path: Path) -> Iterator[Finding]:
-    yield _file_system(path)
+def findings(path: Path) -> Iterator[Finding]:
+    yield file_system(file.filesystem(path.parent))
     try:
         with Visitor(path) as visitor:
             yield from _file(path, visitor)
             yield from _permissions(path)
-            yield _sqlite(sqlite3.sqlite_version_info)
+            yield sqlite(sqlite3.sqlite_version_info)
             yield _integrity(visitor)
             yield from _processes(visitor)
             yield from _records(visitor)
@@ -74,8 +74,7 @@ def _findings(path: Path) -> Iterator[Finding]:
 # The file
 
 
-def _file_system(path: Path) -> Finding:
-    kind = file.filesystem(path.parent)
+def file_system(kind: str) -> Finding:
     if kind in file.NETWORK:
         text = f"{kind}, over a network: SQLite cannot trust its locks. Move the ledger to a local disk"
         return Finding(Level.PROBLEM, "file system", text)
@@ -121,7 +120,7 @@ def _permissions(path: Path) -> Iterator[Finding]:
         yield Finding(Level.OK, "permissions", "the owner's alone")
 
 
-def _sqlite(version: tuple[int, ...]) -> Finding:
+def sqlite(version: tuple[int, ...]) -> Finding:
     """Segundo commits and checkpoints in turns, and so avoids SQLite's WAL-reset bug; others may not."""
     text = ".".join(map(str, version))
     line = next((fixed for fixed in WAL_RESET_FIXED if fixed[:2] == version[:2]), WAL_RESET_FIXED[-1])

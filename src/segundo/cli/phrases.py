@@ -7,7 +7,8 @@ from typing import Any
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 # Whatever a task's arguments or an error's message hold, they do not steer the terminal.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_IN_TEXT = {code: written for code, written in _CONTROLS.items() if chr(code) not in "\n\t"}
 
 
 def duration(seconds: float) -> str:
@@ -50,6 +51,11 @@ def number(count: int, noun: str, nouns: str | None = None) -> str:
 
 def harmless(text: str) -> str:
     """A stranger's text, with the characters that would steer the terminal written out."""
+    return text.translate(_IN_TEXT)
+
+
+def line(text: str) -> str:
+    """The same on one line."""
     return text.translate(_CONTROLS)
 
 

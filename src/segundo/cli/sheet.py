@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from segundo.cli.phrases import duration, harmless, moment, number, pretty
+from segundo.cli.phrases import duration, harmless, line, moment, number, pretty
 from segundo.cli.table import STYLES
 from segundo.record import Record, State
 
@@ -19,7 +19,7 @@ def sheet(record: Record, before: Sequence[str], now: float) -> Text:
     text = Text(no_wrap=False)
     text.append(record.id + "\n", "bold")
     for name, value, style in _facts(record, before, now):
-        text.append(f"  {name:<12}").append(harmless(value) + "\n", style)
+        text.append(f"  {name:<12}").append(line(value) + "\n", style)
     for name in PAYLOADS:
         if (payload := getattr(record, name)) is not None:
             text.append(f"\n{name}\n", "bold").append(_indented(pretty(payload)))

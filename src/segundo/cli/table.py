@@ -6,7 +6,7 @@ from itertools import pairwise
 from rich.table import Table
 from rich.text import Text
 
-from segundo.cli.phrases import age, duration, harmless, shorten
+from segundo.cli.phrases import age, duration, line, shorten
 from segundo.record import Record, State
 
 STYLES = {
@@ -39,8 +39,8 @@ def table(records: Sequence[Record], now: float, width: int) -> Table:
             Text(record.state, STYLES[record.state]),
             str(record.attempt),
             age(now - record.created_at),
-            *([Text(shorten(harmless(record.queue), QUEUE))] if wide else []),
-            Text(shorten(harmless(record.task), max(SHORTEST_TASK, room))),
+            *([Text(shorten(line(record.queue), QUEUE))] if wide else []),
+            Text(shorten(line(record.task), max(SHORTEST_TASK, room))),
             Text(note),
         ]
         made.add_row(*cells)
@@ -64,4 +64,4 @@ def _note(record: Record, now: float) -> str:
         return f"in {duration(record.run_at - now)} {record.reason or ''}"
     if record.reason is None and record.started_at is not None and record.finished_at is not None:
         return f"took {duration(record.finished_at - record.started_at)}"
-    return harmless(record.reason or "")
+    return line(record.reason or "")

@@ -1,6 +1,7 @@
 """A visitor: somebody who reads a ledger without joining it and without changing a byte of its file."""
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,8 @@ class Visitor:
             raise LedgerUnusable(
                 f"there is no ledger at {path}: name it with --ledger or SEGUNDO_LEDGER, or go to its folder"
             )
+        if not os.access(path, os.R_OK):
+            raise LedgerUnusable(f"ledger {path} may not be read by this user: ask its owner, or be its owner")
         self.path = path
         self._deadline = float("inf")
         self._connection = _connect(path)
