@@ -367,6 +367,8 @@ REFUSED: list[tuple[Any, Any]] = [
     (Annotated[Decimal, AfterValidator(lambda it: it * 2)], Decimal(1)),
     (Annotated[list[int], AfterValidator(lambda it: it[1:])], [1]),
     (Annotated[set[int], AfterValidator(lambda it: it - {1})], {1}),
+    (Annotated[set[int], AfterValidator(lambda it: it | {2})], {1}),
+    (Open, Open(more=(1,))),
     (Annotated[dict[str, int], AfterValidator(lambda it: it | {"b": 1})], {"a": 1}),
     (Annotated[float, AfterValidator(lambda it: it + 1)], 1.0),
     (Annotated[Size, AfterValidator(lambda it: Size.SMALL)], Size.LARGE),
@@ -522,6 +524,17 @@ def test_what_a_function_wraps_does_not_matter() -> None:
     codec = Arguments(outer)
     assert codec.decode(codec.encode((1,), {"x": 2})) == ((1,), {"x": 2})
     assert refusal(outer, ORDER).parameter == "args"
+
+
+def test_annotations_copied_from_another_module_are_looked_up_there() -> None:
+    elsewhere: dict[str, Any] = {"Known": Line}
+    exec("def inner(line: 'Known'): ...", elsewhere)
+
+    @functools.wraps(elsewhere["inner"])
+    def outer(line, *args): ...
+
+    codec = Arguments(outer)
+    assert codec.decode(codec.encode((Line(sku="a"),), {})) == ((), {"line": Line(sku="a")})
 
 
 def test_a_wrapper_of_any_signature_takes_jsons_own_types() -> None:

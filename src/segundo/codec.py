@@ -35,7 +35,7 @@ CONFIG = ConfigDict(
 )
 # A typed dict takes its configuration from nowhere else.
 PAYLOAD_CONFIG = core_schema.CoreConfig(
-    ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings", hide_input_in_errors=True
+    ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
 )
 
 Schema: TypeAlias = Callable[[GetCoreSchemaHandler], CoreSchema]

@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
 from types import NoneType
 from typing import Any, TypeAlias, cast
 from uuid import UUID
@@ -209,10 +208,6 @@ def compare_times(sent: Any, back: Any, trail: Trail, unset: Unset) -> Differenc
     return None if same else changed(trail)
 
 
-def compare_members(sent: Enum, back: Enum, trail: Trail, unset: Unset) -> Difference | None:
-    return None if sent is back else changed(trail)
-
-
 def refuse_secrets(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
     return Difference(trail, f"is {type(sent).__qualname__}, which is masked when it is written")
 
@@ -238,7 +233,6 @@ BUILT_IN: Mapping[type[Any], Comparison] = {
 }
 FAMILIES: Sequence[tuple[tuple[type[Any], ...], Comparison]] = (
     ((BaseModel,), compare_models),
-    ((Enum,), compare_members),  # before what a member may be as well: a str, an int, a tuple
     ((Secret, SecretStr, SecretBytes), refuse_secrets),
     ((deque,), compare_deques),
     ((list, tuple), compare_rows),
