@@ -1,6 +1,8 @@
 """`BackgroundTasks`: the object that endpoints add calls to. With a `Segundo`, each call becomes a record."""
 
+import functools
 from collections.abc import Awaitable, Callable
+from contextvars import copy_context
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import starlette.background
@@ -135,14 +137,27 @@ class BackgroundTasks(FastAPIBackgroundTasks):
         else:
             await self._side.run_in_process()
 
-    def in_process(self) -> list[starlette.background.BackgroundTask]:
-        """Those of `tasks` that no record stands for."""
-        return [task for task in self.tasks if not isinstance(task, Recorded)]
+    def next_in_process(self) -> starlette.background.BackgroundTask | None:
+        """The first of `tasks` that no record stands for."""
+        return next((task for task in self.tasks if not isinstance(task, Recorded)), None)
 
 
-def call_as_fastapi_does(task: starlette.background.BackgroundTask) -> Awaitable[None]:
-    """Run one task through FastAPI's own object, where tracing tools hang their spans."""
+InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
+
+
+def call_as_fastapi_does(task: starlette.background.BackgroundTask, in_thread: InThread) -> Awaitable[None]:
+    """Run one task through FastAPI's own object, where tools hang their spans; a `def` by `in_thread`."""
+    if not getattr(task, "is_async", True):
+        task.func, task.is_async = _awaitable(task.func, in_thread), True
     return FastAPIBackgroundTasks(tasks=[task])()
+
+
+def _awaitable(function: Callable[..., Any], in_thread: InThread) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(function)  # a span is named after it
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await in_thread(functools.partial(copy_context().run, function, *args, **kwargs))
+
+    return call
 
 
 def _function(function: Any, kwargs: dict[str, Any]) -> Any:

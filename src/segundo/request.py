@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ class Keeper(Protocol):
 
     async def record(self, calls: Sequence[Call]) -> Sequence[Record]: ...
     async def release(self, records: Sequence[Record]) -> None: ...
+    def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
 
 
 class RequestSide:
@@ -61,6 +62,7 @@ class RequestSide:
         self._held: list[Record] = []
         self._last_plain: str | None = None
         self._flushing: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
 
     # What the endpoint calls, perhaps from a thread
 
@@ -89,7 +91,7 @@ class RequestSide:
     def _soon(self) -> None:
         """A call that comes after the response began is recorded on the next turn of the loop."""
         if self._phase in (Phase.RECORDED, Phase.RELEASED):
-            self._loop.call_soon_threadsafe(self._begin_flush)
+            self._loop.call_soon_threadsafe(self._begin_late)
 
     def accepted(self, handle: Handle[Any]) -> Response:
         return self._desk.accepted(handle)
@@ -98,9 +100,11 @@ class RequestSide:
 
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The endpoint and its function-scoped dependencies are over, nothing is sent: record, or refuse."""
+        if self._phase is not Phase.OPEN:
+            return  # a WebSocket: its calls are recorded as they come, however it ends
         if error is not None:
             self._drop()
-        elif self._phase is Phase.OPEN:
+        else:
             try:
                 await self._record()
             except LedgerError as reason:
@@ -144,10 +148,10 @@ class RequestSide:
 
     async def run_in_process(self) -> None:
         """Call what cannot be recorded, one after another, once; a failure is logged and stops nothing."""
-        for task in self.tasks.in_process():
+        while (task := self.tasks.next_in_process()) is not None:
             self.tasks.tasks.remove(task)
             try:
-                await call_as_fastapi_does(task)
+                await call_as_fastapi_does(task, self._keeper.in_thread)
             except Exception as error:
                 self._desk.in_process_failed(getattr(task, "func", task), error)
 
@@ -155,8 +159,17 @@ class RequestSide:
 
     async def flush(self) -> None:
         """Record what is pending now, and after the request release it too."""
+        if self._phase is Phase.OPEN:
+            raise RuntimeError(
+                "flush(): a request's calls are recorded when its endpoint has returned, all or none"
+            )
         if self._phase is Phase.DROPPED:
             return
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])  # it may be recording what the caller added
+        await self._record_late()
+
+    async def _record_late(self) -> None:
         await self._record()
         if self._phase is Phase.RELEASED:
             held, self._held = self._held, []
@@ -166,23 +179,31 @@ class RequestSide:
     async def _record(self) -> None:
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
+        count = len(
+            self._pending
+        )  # a thread may be adding to the list: what comes now is left to the next flush
+        pending = self._pending[:count]
+        del self._pending[:count]
         records = await self._keeper.record([recorded.call for recorded in pending])
         for recorded, record in zip(pending, records, strict=True):
             recorded.handle.stored(record)
         self._held += records
 
-    def _begin_flush(self) -> None:
-        if self._flushing is None or self._flushing.done():
+    def _begin_late(self) -> None:
+        if self._pending and _over(self._flushing):
             self._flushing = self._loop.create_task(self._flush_late())
+        if self._phase is Phase.RELEASED and _over(self._running):
+            self._running = self._loop.create_task(self.run_in_process())
 
     async def _flush_late(self) -> None:
         try:
             while self._pending:
-                await self.flush()
-            if self._phase is Phase.RELEASED:
-                await self.run_in_process()
+                await self._record_late()
         except LedgerError as error:
             logger.error(
                 "calls added after the response began could not be recorded, and are lost: %s", error
             )
+
+
+def _over(task: asyncio.Task[None] | None) -> bool:
+    return task is None or task.done()

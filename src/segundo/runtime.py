@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any
@@ -24,6 +24,7 @@ RESCUE_EVERY = 5.0  # seconds between looks for dead processes
 PRUNE_EVERY = 300.0
 PRUNE_AT_ONCE = 1000  # rows of one transaction, so that requests need not wait long
 RELEASE_AGAIN = 1.0  # seconds until a release that failed is tried again
+IN_PROCESS_THREADS = 64  # for `def` calls that requests run themselves; AnyIO's 40 serve the requests
 
 
 class Runtime:
@@ -35,6 +36,7 @@ class Runtime:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._threads = Threads(max(settings.concurrency, 1))
+        self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
         self._runner = Runner(names, self._threads, carry=carry, chance=random.Random())
         self._embedded = Embedded(
             self.ledger,
@@ -82,6 +84,7 @@ class Runtime:
         with suppress(LedgerError):  # then another process finds us dead, and does it for us
             await self.ledger.leave(self.owner)
         self._threads.close()
+        self._request_threads.close()
         await self.ledger.close()
 
     async def abandon(self) -> None:
@@ -102,6 +105,10 @@ class Runtime:
     async def begin(self, records: Sequence[Record]) -> None:
         """These were recorded outside a request and may run at once."""
         self._embedded.wake(records)
+
+    def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Call what a request runs in process in a thread that serves no requests."""
+        return self._request_threads.run(function)
 
     def _released(self, done: "asyncio.Future[None]", records: Sequence[Record]) -> None:
         if done.cancelled() or done.exception() is None:

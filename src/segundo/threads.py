@@ -17,8 +17,9 @@ Work = tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]
 class Threads:
     """At most `limit` threads, each started when no idle one is left to take the work."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, name: str = "segundo-task") -> None:
         self._limit = limit
+        self._name = name
         self._work: SimpleQueue[Work | None] = SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._count = 0
@@ -39,7 +40,7 @@ class Threads:
                 return
             self._count += 1
             number = self._count
-        threading.Thread(target=self._serve, name=f"segundo-task-{number}", daemon=True).start()
+        threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True).start()
 
     def close(self) -> None:
         """Let idle threads end; busy ones end after their work."""
@@ -53,10 +54,19 @@ class Threads:
             try:
                 outcome: tuple[Any, BaseException | None] = function(), None
             except BaseException as error:  # SystemExit too: it is the task's failure, not this thread's end
-                outcome = None, error
+                outcome = None, _bearable(error)
             self._idle.release()
             _report(loop, future, *outcome)
             del future, loop, function, outcome
+
+
+def _bearable(error: BaseException) -> BaseException:
+    """No future takes a StopIteration: as in an `async def`, it becomes a RuntimeError."""
+    if not isinstance(error, StopIteration):
+        return error
+    bearable = RuntimeError("the function raised StopIteration")
+    bearable.__cause__ = error
+    return bearable
 
 
 def _report(
