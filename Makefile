@@ -59,7 +59,7 @@ test-newest-python: .venv-newest/.installed ## The tests on the newest Python fo
 	.venv-newest/bin/python $(PYTEST) $(TESTS)
 
 .venv-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.7.*'
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.11.*'
 	@touch $@
 
 .venv-newest/.installed: pyproject.toml
