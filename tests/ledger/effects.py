@@ -44,7 +44,8 @@ MINE = ["running"]
 WANTED = ["running", "running elsewhere", "lost", "lost, out of budget"]
 DOOMED = ["running, to be cancelled", "running elsewhere, to be cancelled", "lost, to be cancelled"]
 RUNNING = WANTED + DOOMED
-TERMINAL = ["succeeded", "failed", "cancelled"]
+NEVER_CLAIMED = ["cancelled at once"]
+TERMINAL = ["succeeded", "failed", "cancelled", *NEVER_CLAIMED]
 STILL_RUNNING = ["a running", "a doomed", "a lost"]  # the one before
 NOT_RUNNING = ["a queued", "a held"]
 
@@ -118,7 +119,8 @@ when("i", ["cancel"], [*BEHIND, *UNRUN], {**CANCELLATION, "state": State.CANCELL
 when("j", ["cancel"], WANTED, {"cancel_requested": True})
 when("j", ["progress"], RUNNING, {"progress": '"half"'})
 
-when("k", ["forget"], HELD, None)
+when("k", ["forget", "forget outside a request"], [*HELD, *NEVER_CLAIMED], None)
+when("k", ["forget outside a request"], ["due", "future", *BEHIND], None)
 when("l", ["prune in time", "prune what is older"], TERMINAL, None)
 
 # Written by the ledger in its own words, and so not compared: what `rescue` says of who was lost.

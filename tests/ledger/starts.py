@@ -108,6 +108,13 @@ async def cancelled(stage: Stage) -> Start:
     return await _ended(stage, State.CANCELLED)
 
 
+async def cancelled_at_once(stage: Stage) -> Start:
+    """What it was to wait for had failed already."""
+    before = await stage.ended(State.FAILED)
+    (record,) = await stage.ledger.record([its(after=after(before.id))], owner=stage.me)
+    return Start(record)
+
+
 async def _ended(stage: Stage, state: State) -> Start:
     record = (await running(stage)).record
     await stage.ledger.settle([settlement(record, state)])
@@ -180,4 +187,5 @@ STARTS: dict[str, Maker] = {
     "succeeded": succeeded,
     "failed": failed,
     "cancelled": cancelled,
+    "cancelled at once": cancelled_at_once,
 }

@@ -169,9 +169,9 @@ class Stage:
             await self.ledger.rescue()
         return self.now_is(record)
 
-    async def forget(self, *records: Record, owner: str | None = None) -> None:
+    async def forget(self, *records: Record, owner: str | None = None, held: bool = True) -> None:
         """What becomes of the records of a request that was given up while it was recording them."""
-        calls = [call(id=record.id, held=True) for record in records]
+        calls = [call(id=record.id, held=held) for record in records]
         refused = asyncio.ensure_future(self.ledger.record(calls, owner=owner or self.me))
         await asyncio.sleep(0)  # it has begun to wait
         refused.cancel()

@@ -97,7 +97,7 @@ def _source(start: str) -> State | None:
         return State.WAITING
     if start.startswith(("running", "lost")):
         return State.RUNNING
-    return State.QUEUED if start in ("due", "future", "suspect") else State(start)
+    return State.QUEUED if start in ("due", "future", "suspect") else State(start.removesuffix(" at once"))
 
 
 SOURCES = {start: _source(start) for start in STARTS}

@@ -165,6 +165,10 @@ async def forget(stage: Stage, start: Start) -> Any:
     await stage.forget(start.record)
 
 
+async def forget_outside_a_request(stage: Stage, start: Start) -> Any:
+    await stage.forget(start.record, held=False)
+
+
 async def forget_the_one_before(stage: Stage, start: Start) -> Any:
     if start.before is not None:
         await stage.forget(start.before)
@@ -224,6 +228,7 @@ VERBS = {
     "prune what is older": Verb("prune", prune(older_than=LATER), 0),
     "prune what is much older": Verb("prune", prune(older_than=LATER + 1), 0),
     "forget": Verb("forget", forget, None),
+    "forget outside a request": Verb("forget", forget_outside_a_request, None),
     "forget the one before": Verb("forget", forget_the_one_before, ANYTHING),
 }
 

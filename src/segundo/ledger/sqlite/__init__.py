@@ -142,8 +142,8 @@ class SQLiteLedger:
         except BaseException:
             # Too late, cancelled or failed: these calls must not run. If the writer has not begun, it skips
             # them; else the next transaction deletes them, before anybody can release them (transition k).
-            if not change.give_up():
-                self._refused.add([call.id for call in calls], owner)
+            change.give_up()
+            self._refused.add(change)
             raise
         finally:
             timer.cancel()

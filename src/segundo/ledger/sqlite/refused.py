@@ -4,40 +4,48 @@ import json
 from collections.abc import Sequence
 
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change, Release
+from segundo.ledger.sqlite.changes import Change, RecordCalls, Release
 from segundo.ledger.sqlite.transaction import Transaction
 
 
 class Forget(Change[None]):
-    """Transition k: what a refused request may have recorded is gone, before anything else happens."""
+    """Transition k: what a refused request may have recorded is gone, before anything else happens.
 
-    __slots__ = ("ids", "owner")
+    `held`: it was a request's, so nobody but its owner can have let it go on.
+    """
+
+    __slots__ = ("held", "ids", "owner")
     order = 0
 
-    def __init__(self, ids: Sequence[str], owner: str) -> None:
+    def __init__(self, ids: Sequence[str], owner: str, *, held: bool) -> None:
         super().__init__()
         self.ids = ids
         self.owner = owner
+        self.held = held
 
     def apply(self, tx: Transaction) -> None:
         # What a call of another request was found to be the same as was promised to that client: it stays.
         promised = tx.column(sql.PROMISED, json.dumps(self.ids))
         if promised:
             Release(promised, self.owner).apply(tx)
-        gone = tx.column(sql.FORGET, json.dumps([id for id in self.ids if id not in promised]), self.owner)
+        ids = json.dumps([id for id in self.ids if id not in promised])
+        gone = [id for (id,) in tx.run(sql.FORGET, {"ids": ids, "owner": self.owner, "held": self.held})]
         if gone:
             tx.run(sql.FORGET_LINKS, (json.dumps(gone),))
             tx.ended(gone)
 
     @classmethod
     def apply_all(cls, changes: Sequence["Forget"], tx: Transaction) -> list[None]:
-        for owner in {change.owner for change in changes}:
-            cls([id for change in changes if change.owner == owner for id in change.ids], owner).apply(tx)
+        for owner, held in {(change.owner, change.held) for change in changes}:
+            ids = [
+                id for change in changes if (change.owner, change.held) == (owner, held) for id in change.ids
+            ]
+            cls(ids, owner, held=held).apply(tx)
         return [None] * len(changes)
 
 
 class Refused:
-    """What is to be forgotten, from when a request gave up on calls that the writer had begun.
+    """What is to be forgotten, from when a request gave up on its calls.
 
     A request that is refused while the ledger fails cannot wait until it works again; its calls must never
     run all the same (test_a_refused_call_is_forgotten_once_the_ledger_works_again). Filled on any thread,
@@ -50,8 +58,8 @@ class Refused:
     def __len__(self) -> int:
         return sum(len(forget.ids) for forget in self._forgets)
 
-    def add(self, ids: Sequence[str], owner: str) -> None:
-        self._forgets.append(Forget(ids, owner))
+    def add(self, change: RecordCalls) -> None:
+        self._forgets.append(Forget([call.id for call in change.calls], change.owner, held=change.held))
 
     def forget(self, tx: Transaction) -> int:
         """Delete them all; returns how many to `drop` once that is committed."""

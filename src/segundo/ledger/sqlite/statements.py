@@ -35,10 +35,11 @@ STATE_OF = "SELECT state FROM records WHERE id = ?"
 # record: primary key of links.
 LINK = "INSERT INTO links (before, after, on_failure) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
-# forget (k): primary key. Only what was never begun; without an owner it is a call outside a request.
+# forget (k): primary key. Only what never ran; what nobody holds was recorded outside a request.
 FORGET = """
-DELETE FROM records
-WHERE id IN (SELECT value FROM json_each(?)) AND (owner = ? OR owner IS NULL) AND claim = 0
+DELETE FROM records WHERE id IN (SELECT value FROM json_each(:ids)) AND claim = 0
+    AND (state = 'waiting' AND owner = :owner OR state = 'cancelled'
+         OR NOT :held AND state IN ('waiting', 'queued') AND owner IS NULL)
 RETURNING id
 """
 # forget: duplicates. What others, who are not forgotten too, were found to be the same as.
