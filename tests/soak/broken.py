@@ -97,34 +97,35 @@ class Way:
 
 
 LONG = (1.0, 2.0)  # seconds: enough of everything happens between two kills
-CALM = {"deploys": 0.0, "drain": 3.0}  # the damage is soon done, and may be what keeps records from ending
+# No more than it takes. What is damaged may be what keeps records from ending, so nothing waits for that.
+CALM = {"stalls": 0.0, "deploys": 0.0, "drain": 3.0, "answers": 60}
 
 WAYS = {
     "no fence": Way(
         no_fence,
         {Rule.OVERLAP},
-        {"kills": 2, "workers": 2, "between": LONG, "slow": 0.3, **CALM},
+        {**CALM, "kills": 2, "workers": 2, "between": LONG, "slow": 0.3},
     ),
     "record after the response": Way(
         record_after_the_response,
         {Rule.LOST},
-        {"kills": 2, "between": LONG, **CALM},
+        {**CALM, "kills": 2, "between": LONG},
     ),
     "release by age": Way(
         release_by_age,
         {Rule.EARLY},
-        {"kills": 1, "between": LONG, **CALM},
+        {**CALM, "kills": 1, "between": LONG},
     ),
     "plain functions again": Way(
         plain_functions_again,
         {Rule.STARTED_TWICE},
-        {"kills": 3, "between": LONG, "slow": 0.3, **CALM},
+        {**CALM, "kills": 3, "between": LONG, "slow": 0.3},
     ),
     "refused calls stay": Way(
         refused_calls_stay,
         {Rule.REFUSED_RAN, Rule.REFUSED_RECORDED},
         # The write lock is held long enough to refuse; the kill comes when every outcome could be learnt.
-        {"kills": 1, "between": (4.0, 5.0), "stalls": 1.0, "frozen": 0.0, "stall": LONG, **CALM},
+        {**CALM, "kills": 1, "between": (4.0, 5.0), "stalls": 1.0, "frozen": 0.0, "stall": LONG},
     ),
 }
 

@@ -41,10 +41,10 @@ class Clients:
         for thread in self._threads:
             thread.join()
 
-    def wait_for_an_answer(self, timeout: float) -> None:
-        """Wait until any client has received an answer that was sent after this call began, or nearly so."""
-        before = self.answers
-        wait_until(lambda: self.answers > before, timeout)
+    def wait_for_answers(self, number: int, timeout: float) -> None:
+        """Wait until the clients together have received so many answers more."""
+        enough = self.answers + number
+        wait_until(lambda: self.answers >= enough, timeout)
 
     def _run(self, stream: Iterator[RequestPlan]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=15)

@@ -35,7 +35,8 @@ class Weather:
     seed: int = 0
     clients: int = 6
     rate: float = 12.0  # requests a second of each client
-    between: tuple[float, float] = (0.0, 2.0)  # from when the app answers again to the next kill
+    answers: int = 1  # the clients receive these before the next kill is thought of,
+    between: tuple[float, float] = (0.0, 2.0)  # which is then so far away
     # What a kill can cut off. Few, for records that crashed run one at a time, and must not pile up.
     slow: float = 0.05  # which part of the calls takes 0.05 to 0.5 seconds
     stalls: float = 0.3  # how likely, around a kill, a worker is frozen or a stranger holds the write lock
@@ -108,10 +109,10 @@ class Storm:
         ]
         with Clients(self._server.port, self._journal, streams, rate=weather.rate) as clients:
             for kill in range(1, weather.kills + 1):
-                clients.wait_for_an_answer(timeout=30)
+                clients.wait_for_answers(weather.answers, timeout=30)
                 if self._chance.random() < weather.deploys:
                     self._deploy()
-                    clients.wait_for_an_answer(timeout=30)
+                    clients.wait_for_answers(1, timeout=30)
                 self._one_kill(last=kill == weather.kills)
 
     def settle(self) -> None:
