@@ -1,6 +1,7 @@
 """`Segundo(app)`: where the parts are joined."""
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -19,14 +20,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from segundo import seam
 from segundo.background import Handle
 from segundo.codec import Value
-from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable
+from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable, ResultError
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, new_id
 from segundo.request import RequestSide
 from segundo.runtime import InlineRuntime, Runtime
 from segundo.settings import settings
-from segundo.status import Status
+from segundo.status import ROOT, Status
 from segundo.task import NO_OPTIONS, Configured, Options, Task
 
 logger = logging.getLogger("segundo")
@@ -34,7 +35,7 @@ logger = logging.getLogger("segundo")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-TEST_CLIENT = ("testclient", 50000)  # how Starlette's TestClient names itself in each request
+NOT_SET: Any = object()
 
 
 class Segundo:
@@ -97,12 +98,13 @@ class Segundo:
         self._runtime: Runtime | None = None
         self._starting = asyncio.Lock()
         self._testing = False
-        self._warned: set[Any] = set()
+        self._watched = False
+        self._warned: set[str] = set()
         self._status = None if status is None else Status(status, self._find)
         if self._status is not None:
             app.include_router(self._status.router)
         app.include_router(APIRouter(lifespan=self._lifespan))
-        app.add_middleware(_Lifespan, testing=self._test, claim=self._claim, drain=self._drain)
+        app.add_middleware(_Edge, begin=self._watch, claim=self._claim, drain=self._drain)
         app.state.segundo = self
         seam.install(app, self._begin)
 
@@ -119,11 +121,9 @@ class Segundo:
         Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it
         in time.
         """
-        made = self.call(func, args, kwargs)
-        if made is None:
-            raise ArgumentError(
-                getattr(func, "__qualname__", repr(func)), "func", "cannot be recorded; declare it with @task"
-            )
+        made = self._plan(func, args, kwargs)
+        if isinstance(made, str):
+            raise ArgumentError(_name(func), "func", f"cannot be recorded: {made}. Declare it with @task")
         runtime = await self._started()
         records = await runtime.record([made[1]._replace(held=False)])
         await runtime.begin(records)
@@ -162,21 +162,29 @@ class Segundo:
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Task, Call] | None:
         """The call to record; None, with one warning for each function, if it must run in process."""
+        made = self._plan(function, args, kwargs)
+        if isinstance(made, str):
+            self._warn_of(function, made)
+            return None
+        return made
+
+    def _plan(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Task, Call] | str:
+        """The call to record, or why it must run in process."""
         options = NO_OPTIONS
         if isinstance(function, Configured):
             options = function.options
             function = function.function
         task = self._names.offered(function)
         if isinstance(task, str):
-            self._in_process(function, task)
-            return None
+            return task
         try:
             arguments = task.arguments.encode(args, kwargs)
         except ArgumentError as error:
             if not task.plain:
                 raise
-            self._in_process(function, str(error))
-            return None
+            return str(error)
         return task, self._make(task, options, arguments)
 
     def accepted(self, handle: Handle[Any]) -> Response:
@@ -185,8 +193,7 @@ class Segundo:
         return self._status.accepted(handle)
 
     def in_process_failed(self, function: object, error: Exception) -> None:
-        name = getattr(function, "__qualname__", repr(function))
-        logger.error("%s, which ran in process, failed", name, exc_info=error)
+        logger.error("%s, which ran in process, failed", _name(function), exc_info=error)
 
     def _make(self, task: Task, options: Options, arguments: str) -> Call:
         return Call(
@@ -207,12 +214,17 @@ class Segundo:
 
     def _carry_along(self) -> str:
         values = {
-            name: value for name, variable in self._carry.items() if (value := variable.get(None)) is not None
+            name: value
+            for name, variable in self._carry.items()
+            if (value := variable.get(NOT_SET)) is not NOT_SET
         }
-        return self._carried.encode(values)
+        try:
+            return self._carried.encode(values)
+        except ResultError as error:
+            raise ConfigurationError(f"carry=… of {', '.join(values)}: {error}") from error
 
-    def _in_process(self, function: Any, why: str) -> None:
-        name = getattr(function, "__qualname__", repr(function))
+    def _warn_of(self, function: Any, why: str) -> None:
+        name = _name(function)
         if name not in self._warned:
             self._warned.add(name)
             logger.warning(
@@ -233,14 +245,16 @@ class Segundo:
         runtime = await self._started(request.scope)
         return next(iter(await runtime.ledger.select(ids=[id])), None)
 
-    def _test(self) -> None:
-        self._testing = True
+    def _watch(self, scope: Scope) -> None:
+        """The app starts up by the lifespan protocol: claiming waits for its end."""
+        self._watched = True
+        self._testing = self._testing or _from_test_client(scope)
 
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
         runtime = self._runtime
-        if scope is not None and scope.get("client") == TEST_CLIENT:
-            self._test()
+        if scope is not None and _from_test_client(scope):
+            self._testing = True
         if runtime is None or not runtime.serves(testing=self._testing):
             async with self._starting:
                 if self._runtime is runtime:
@@ -300,36 +314,40 @@ class Segundo:
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:
         await self._open()
+        if (
+            not self._watched
+        ):  # an outer app entered this lifespan itself, and will not say when it has started
+            await self._claim()
         try:
             yield
         finally:
             await self._close()
 
 
-class _Lifespan:
-    """Sees the app's start-up end and its shutdown begin; every other scope passes through untouched."""
+class _Edge:
+    """Sees the app's start-up end and its shutdown begin, and notes where requests say that the app is."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        testing: Callable[[], None],
+        begin: Callable[[Scope], None],
         claim: Callable[[], Awaitable[None]],
         drain: Callable[[], Awaitable[None]],
     ) -> None:
         self.app = app
-        self._testing = testing
+        self._begin = begin
         self._claim = claim
         self._drain = drain
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
+            scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
             return self.app(scope, receive, send)
-        return self._watch(scope, receive, send)
+        return self._lifespan(scope, receive, send)
 
-    async def _watch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if "asgi" not in scope:  # servers name their ASGI version; Starlette's TestClient does not
-            self._testing()
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._begin(scope)
 
         async def receive_and_drain() -> Message:
             message = await receive()
@@ -343,3 +361,15 @@ class _Lifespan:
             await send(message)
 
         await self.app(scope, receive_and_drain, send_and_claim)
+
+
+def _from_test_client(scope: Scope) -> bool:
+    """Servers name their ASGI version; Starlette's TestClient does not. No request can forge that."""
+    return "asgi" not in scope
+
+
+def _name(function: Any) -> str:
+    """What to call what was given to `add_task`: by the function itself, whatever is around it."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or type(function).__qualname__

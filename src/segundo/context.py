@@ -27,7 +27,8 @@ class TaskContext:
 
     def log(self, message: str, *args: object) -> None:
         """Log to `segundo.task` at INFO, with the record's id and attempt in front."""
-        logger.info("%s %s (attempt %d): " + message, self.task, self.id, self.attempt, *args)
+        text = message % args if args else message
+        logger.info("%s %s (attempt %d): %s", self.task, self.id, self.attempt, text)
 
 
 _current: ContextVar[TaskContext] = ContextVar("segundo.current")

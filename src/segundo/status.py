@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from segundo.background import Handle
-from segundo.errors import ConfigurationError
+from segundo.errors import ConfigurationError, LedgerError
 from segundo.record import Record, State
 
+ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the status routes
 Find = Callable[[Request, str], Awaitable[Record | None]]
 
 
@@ -83,12 +84,22 @@ class Status:
             raise ConfigurationError("accepted(…): this call runs in process and has no record to point to")
         return Accepted(self, handle)
 
+    async def live(self, record: Record, scope: Scope) -> Record:
+        """The record itself, or the live one that a duplicate is the same as."""
+        if record.same_as is None:
+            return record
+        try:
+            return await self._find(Request(scope), record.same_as) or record
+        except LedgerError:  # the calls are recorded: this answer goes out
+            return record
+
     def location(self, scope: Scope, id: str) -> str:
-        return f"{scope.get('root_path', '').rstrip('/')}{self.router.prefix}/{id}"
+        root: str = scope.get(ROOT, scope.get("root_path", ""))
+        return f"{root.rstrip('/')}{self.router.prefix}/{id}"
 
 
 class Accepted(JSONResponse):
-    """202, rendered when it is sent: when the record exists, and with the id that a duplicate leads to."""
+    """202, rendered when it is sent: only then the record exists, and a duplicate's live one is known."""
 
     def __init__(self, status: Status, handle: Handle[Any]) -> None:
         super().__init__(None, status_code=202)
@@ -96,11 +107,10 @@ class Accepted(JSONResponse):
         self._handle = handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record, id = self._handle.record, self._handle.id
-        assert id is not None
-        self.body = self.render(self._status.view(record).model_dump(mode="json") | {"id": id})
+        record = await self._status.live(self._handle.record, scope)
+        self.body = self.render(self._status.view(record).model_dump(mode="json"))
         self.headers["content-length"] = str(len(self.body))
-        self.headers["location"] = self._status.location(scope, id)
+        self.headers["location"] = self._status.location(scope, record.same_as or record.id)
         await super().__call__(scope, receive, send)
 
 

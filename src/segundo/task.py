@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, get_type_hints, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from segundo.codec import Arguments, Value
 from segundo.errors import DeclarationError
@@ -170,7 +170,7 @@ def task(
             keep_result=True,
             is_async=inspect.iscoroutinefunction(function),
             arguments=Arguments(function),
-            result=Value(result_annotation(function)),
+            result=Value.returned_by(function),
         )
         check_declaration(declared)
         register(declared)
@@ -287,15 +287,6 @@ def check_priority(priority: int) -> int:
     if priority not in PRIORITIES:
         raise ValueError(f"priority is 0 to 9, 9 first; not {priority!r}")
     return priority
-
-
-def result_annotation(function: Callable[..., Any]) -> Any:
-    """The return annotation, evaluated if it can be; without one a result takes JSON's own types."""
-    try:
-        hints = get_type_hints(function, include_extras=True)
-    except Exception:  # a name that exists for type checkers only: the value then decides
-        hints = {}
-    return hints.get("return", Any)
 
 
 def timestamp(moment: datetime) -> float:

@@ -4,6 +4,7 @@ import gzip
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import anyio
@@ -271,6 +272,10 @@ async def test_an_idle_recorded_task_holds_neither_its_request_nor_its_place_in_
 gates: list[anyio.Event] = []
 
 
+def waiting(count: int) -> bool:
+    return len(gates) == count
+
+
 async def waits_for_the_gate() -> None:
     gate = anyio.Event()
     gates.append(gate)
@@ -289,7 +294,7 @@ async def test_the_answer_does_not_wait_for_a_recorded_task() -> None:
     async with served(app) as url, httpx.AsyncClient(base_url=url, trust_env=False) as client:
         for number in range(3):  # each on a connection whose last request has a task that still runs
             assert (await client.post("/", timeout=10)).status_code == 200
-            await wait_until_async(lambda: len(gates) == number + 1)
+            await wait_until_async(partial(waiting, number + 1))
         for gate in gates:
             gate.set()
         await ended(3)
