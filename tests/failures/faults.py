@@ -53,8 +53,10 @@ class Faults:
         self._error: Error = io_error
         self._lasting = False
         self._struck = False
+        self.before_connecting: Callable[[], None] = lambda: None
 
     def connect(self, path: Path, durability: file.Durability) -> sqlite3.Connection:
+        self.before_connecting()
         return file.connect(path, durability, factory=partial(_Connection, self))
 
     def arm(
