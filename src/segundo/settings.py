@@ -1,6 +1,8 @@
 """What can be set, and where each value came from: an argument, the environment, or the default."""
 
 import logging
+import math
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -82,7 +84,7 @@ def _ledger(value: str | os.PathLike[str]) -> str:
 
 
 def _concurrency(value: Any) -> int:
-    number = int(value)
+    number = int(value) if isinstance(value, str) else operator.index(value)
     if number < 0:
         raise ValueError("it is the number of records run at once; 0 only records")
     return number
@@ -96,14 +98,14 @@ def _durability(value: Any) -> str:
 
 def _positive(value: Any) -> float:
     number = seconds(value)
-    if number <= 0:
+    if not 0 < number < math.inf:
         raise ValueError("it is a time and must be more than 0")
     return number
 
 
 def _grace(value: Any) -> float:
     number = seconds(value)
-    if number < 0:
+    if not 0 <= number < math.inf:
         raise ValueError("it is a time and cannot be negative")
     return number
 
