@@ -41,6 +41,8 @@ class Transition(NamedTuple):
     guard: str
 
 
+# What ends the wait for a request. `forget` keeps a refused call that another request was told is the same.
+FREEING = "release, rescue, forget"
 # What can be the end of a record, and so lets go on, or cancels, what waits for it.
 ENDING = "settle, cancel, rescue, beat, forget"
 
@@ -49,8 +51,8 @@ TRANSITIONS = (
     Transition("a", None, State.WAITING, "record", "id unused, no live record with this (task, key)"),
     Transition("a", None, State.QUEUED, "record", "the same, outside a request and with nothing before it"),
     Transition("a", None, State.CANCELLED, "record", "a live record has its key, or one before it failed"),
-    Transition("b", State.WAITING, State.QUEUED, "release, rescue", "owner=? and nothing live before it"),
-    Transition("b", State.WAITING, State.WAITING, "release, rescue", "owner=? and something live before it"),
+    Transition("b", State.WAITING, State.QUEUED, FREEING, "owner=? and nothing live before it"),
+    Transition("b", State.WAITING, State.WAITING, FREEING, "owner=? and something live before it"),
     Transition("c", State.WAITING, State.QUEUED, ENDING, "no owner, nothing live before it"),
     Transition("d", State.QUEUED, State.RUNNING, "claim", "queued and due"),
     Transition("e", State.RUNNING, State.SUCCEEDED, "settle", "claim=?"),

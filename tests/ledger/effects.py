@@ -37,9 +37,11 @@ CANCELLED = {**ENDED, **CANCELLATION, "state": State.CANCELLED}
 IN_VAIN = {"state": State.CANCELLED, "reason": "PredecessorFailed", "finished_at": NOW}
 
 HELD = ["held", "held, behind a queued"]
+HELD_FOR_ANOTHER = ["held, and another's", "held, and another's, behind a queued"]
 HELD_BY_OTHERS = ["held by a living other", "held by the dead", "held by the dead, behind another"]
 BEHIND = [name for name in STARTS if name.startswith("behind ")]
-UNRUN = ["due", "future", "suspect"]
+DUE = ["due", "due, and another's"]
+UNRUN = [*DUE, "future", "suspect"]
 MINE = ["running"]
 WANTED = ["running", "running elsewhere", "lost", "lost, out of budget"]
 DOOMED = ["running, to be cancelled", "running elsewhere, to be cancelled", "lost, to be cancelled"]
@@ -63,7 +65,14 @@ when("a", ["record behind a live one"], [ABSENT], {**NEW, "state": State.WAITING
 when("a", ["record behind a failed one"], [ABSENT], {**NEVER_RUN, "reason": "PredecessorFailed"})
 when("a", ["record with a live key"], [ABSENT], {**NEVER_RUN, "reason": "Duplicate"})
 
-when("b", ["release"], ["held"], FREED)
+when("b", ["release"], ["held", "held, and another's"], FREED)
+when("b", ["forget", "forget outside a request"], ["held, and another's"], FREED)
+when(
+    "b",
+    ["release", "forget", "forget outside a request"],
+    ["held, and another's, behind a queued"],
+    {"owner": None, "run_at": NOW},
+)
 when("b", ["release of another"], ["held by a living other"], FREED)
 when("b", ["rescue"], ["held by the dead"], FREED)
 when("b", ["release"], ["held, behind a queued"], {"owner": None, "run_at": NOW})
@@ -85,13 +94,17 @@ for come_what_may, changes in BOTH_WAYS:
 when(
     "i",
     ["cancel the one before"],
-    ["held, behind a queued", "held by the dead, behind another"],
+    [
+        "held, behind a queued",
+        "held, and another's, behind a queued",
+        "held by the dead, behind another",
+    ],
     {**IN_VAIN, "owner": None},
 )
 
 CLAIMED = {"state": State.RUNNING, "owner": "me", "started_at": NOW}
-when("d", ["claim", "claim from its queue", "claim it"], ["due"], {**CLAIMED, "claim": 1})
-when("d", ["claim no suspect", "claim it as no suspect"], ["due"], {**CLAIMED, "claim": 1})
+when("d", ["claim", "claim from its queue", "claim it"], DUE, {**CLAIMED, "claim": 1})
+when("d", ["claim no suspect", "claim it as no suspect"], DUE, {**CLAIMED, "claim": 1})
 when("d", ["claim", "claim from its queue", "claim it"], ["suspect"], {**CLAIMED, "claim": 2})
 
 FAILED = {**ENDED, **FAILURE, "state": State.FAILED, "failures": 1}
@@ -113,7 +126,7 @@ when("h", ["rescue"], ["lost, to be cancelled"], {**CANCELLED, "crashes": 1})
 WORKER_LOST = {**ENDED, "state": State.FAILED, "reason": "WorkerLost", "crashes": 1}
 when("h", ["rescue"], ["lost, out of budget"], WORKER_LOST)
 
-when("i", ["cancel"], [*HELD, *HELD_BY_OTHERS], CANCELLED)
+when("i", ["cancel"], [*HELD, *HELD_FOR_ANOTHER, *HELD_BY_OTHERS], CANCELLED)
 when("i", ["cancel"], [*BEHIND, *UNRUN], {**CANCELLATION, "state": State.CANCELLED, "finished_at": NOW})
 
 when("j", ["cancel"], WANTED, {"cancel_requested": True})

@@ -81,6 +81,18 @@ async def running_elsewhere_to_be_cancelled(stage: Stage) -> Start:
     return Start(await stage.ledger.cancel((await running_elsewhere(stage)).record.id))
 
 
+def promised(make: Maker) -> Maker:
+    """Another request was told that its call is the same as this one."""
+
+    async def make_it(stage: Stage) -> Start:
+        start = await make(stage)
+        (duplicate,) = await stage.ledger.record([its(retention=None)], owner=stage.me)
+        assert duplicate.same_as == start.record.id
+        return start
+
+    return make_it
+
+
 async def lost(stage: Stage) -> Start:
     """Running in a process that has died, with a crash budget that is not spent."""
     (record,) = await stage.left_by_the_dead(its())
@@ -172,9 +184,12 @@ STARTS: dict[str, Maker] = {
     "held by the dead": held_by_the_dead,
     "held by the dead, behind another": held_by_the_dead_behind_another,
     "held, behind a queued": behind(a_queued, held=True),
+    "held, and another's": promised(held),
+    "held, and another's, behind a queued": promised(behind(a_queued, held=True)),
     **{f"behind {name}": behind(make) for name, make in BEFORE.items()},
     **{f"behind {name}, come what may": behind(make, on_failure="run") for name, make in BEFORE.items()},
     "due": due,
+    "due, and another's": promised(due),
     "future": future,
     "suspect": suspect,
     "running": running,

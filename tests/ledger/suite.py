@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from segundo.ledger import Ledger, Settlement
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Call, Link, Record, State, new_id
-from tests.support import ledger_rows
+from tests.support import ledger_rows, wait_until
 
 START = 1_000_000.0  # where every clock begins
 TASK = "tests.tasks:work"
@@ -89,7 +89,7 @@ class Stage:
         self.clock = Clock()
         self.ledger = store.ledger(self.clock)
         self.beside: Record | None = None  # a second record that a verb needs
-        self._others: list[Ledger] = []
+        self.others: list[Ledger] = []
 
     @classmethod
     @asynccontextmanager
@@ -100,14 +100,14 @@ class Stage:
         try:
             yield stage
         finally:
-            for ledger in (stage.ledger, *stage._others):
+            for ledger in (stage.ledger, *stage.others):
                 await ledger.close()
 
     async def another(self, *owners: str) -> Ledger:
         """A second ledger on the same store, with owners of its own that live."""
         ledger = self.store.ledger(self.clock)
         await ledger.open()
-        self._others.append(ledger)
+        self.others.append(ledger)
         for owner in owners:
             await ledger.join(owner)
         return ledger
@@ -170,10 +170,12 @@ class Stage:
         return self.now_is(record)
 
     async def forget(self, *records: Record, owner: str | None = None, held: bool = True) -> None:
-        """What becomes of the records of a request that was given up while it was recording them."""
-        calls = [call(id=record.id, held=held) for record in records]
+        """What becomes of the records of a request that was given up just after they were recorded."""
+        mark = call(held=held)
+        calls = [*(call(id=record.id, held=held) for record in records), mark]
         refused = asyncio.ensure_future(self.ledger.record(calls, owner=owner or self.me))
-        await asyncio.sleep(0)  # it has begun to wait
+        await asyncio.sleep(0)  # it has begun to wait, and while we do not it learns of nothing
+        wait_until(lambda: mark.id in self.records(), every=0.001)
         refused.cancel()
         await asyncio.gather(refused, return_exceptions=True)
         await self.settled()
