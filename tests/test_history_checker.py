@@ -166,9 +166,9 @@ def test_a_task_whose_process_was_killed_may_run_again() -> None:
 
 def test_a_killed_group_takes_every_process_that_was_born_in_it() -> None:
     born = [Born(t=0, process=A, group=7), Born(t=25, process=B, group=8)]
-    lost = [Killed(t=20, group=7), *run(at=12, until=None), *run(at=30, until=31, process=B, claim=2)]
+    lost = [Killed(t=20, groups=(7,)), *run(at=12, until=None), *run(at=30, until=31, process=B, claim=2)]
     assert rules([*born, *request(TASK), *lost], declared(claim=2)) == set()
-    other = [Killed(t=20, group=9), *lost[1:]]
+    other = [Killed(t=20, groups=(9,)), *lost[1:]]
     assert rules([*born, *request(TASK), *other], declared(claim=2)) == {Rule.OVERLAP}
 
 
@@ -286,8 +286,8 @@ def test_a_loss_without_a_death_is_unearned() -> None:
 def test_a_plain_function_may_be_lost_when_its_process_is_asked_to_stop() -> None:
     stopping = [Born(t=0, process=A, group=7), *request(PLAIN), *run(until=20, outcome="cancelled")]
     lost = row(state="failed", reason="WorkerLost", finished=21, failures=1)
-    assert rules([*stopping, Asked(t=18, group=7)], lost) == set()
-    assert rules([*stopping, Asked(t=18, group=8)], lost) == {Rule.UNEARNED}
+    assert rules([*stopping, Asked(t=18, groups=(7,))], lost) == set()
+    assert rules([*stopping, Asked(t=18, groups=(8,))], lost) == {Rule.UNEARNED}
 
 
 def test_a_loss_between_the_claim_and_the_first_line_needs_any_death() -> None:
@@ -340,8 +340,8 @@ def test_a_history_is_read_as_it_was_written(own_directory: Path) -> None:
         *request(PLAIN, PlannedCall("d", "task", "fails", after="c"), accepts=None),
         *run(until=16),
         Born(t=0, process=A, group=7),
-        Killed(t=20, processes=(A, B), group=7),
-        Asked(t=20, group=7),
+        Killed(t=20, processes=(A, B), groups=(7, 8)),
+        Asked(t=20, groups=(7,)),
         Vanished(t=21, process=B),
         Stalled(t=22, until=23),
     )

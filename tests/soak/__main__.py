@@ -14,6 +14,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--kills", type=int)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--beside", type=int, help="`segundo worker` processes beside the server")
     parser.add_argument("--seed", type=int, help="draws the requests, kills and waits; printed")
     parser.add_argument("--clients", type=int)
     parser.add_argument("--rate", type=float, help="requests a second of each client")

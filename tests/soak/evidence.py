@@ -121,7 +121,7 @@ class Evidence:
         """When each process that was killed may have died at the earliest."""
         found: dict[str, int] = {}
         for killed in self.of(Killed):
-            for process in (*killed.processes, *self._members(killed.group, until=killed.t)):
+            for process in (*killed.processes, *self._members(killed.groups, until=killed.t)):
                 found.setdefault(process, killed.t)
         return found
 
@@ -131,13 +131,13 @@ class Evidence:
         found: dict[str, int] = {}
         for asked in self.of(Asked):
             # A worker that its supervisor is just starting is born, and stops, a little later.
-            for process in self._members(asked.group, until=asked.t + 30 * SECOND):
+            for process in self._members(asked.groups, until=asked.t + 30 * SECOND):
                 found.setdefault(process, asked.t)
         return found
 
-    def _members(self, group: int | None, *, until: int) -> list[str]:
+    def _members(self, groups: tuple[int, ...], *, until: int) -> list[str]:
         # A group's number may be used again: who was born later is of another one.
-        return [born.process for born in self.of(Born) if born.group == group and born.t <= until]
+        return [born.process for born in self.of(Born) if born.group in groups and born.t <= until]
 
     @cached_property
     def deaths(self) -> dict[str, int]:

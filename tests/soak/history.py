@@ -110,18 +110,18 @@ class Ended(At):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Killed(At):
-    """From `t` on these processes, and all of `group`, may be dead: it is taken before the signal is sent."""
+    """From `t` on these processes, and all of these groups, may be dead: it is before the signal is sent."""
 
     processes: tuple[str, ...] = ()
-    group: int | None = None
+    groups: tuple[int, ...] = ()
     event: Literal["killed"] = "killed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked(At):
-    """The processes of a group are asked to stop (SIGTERM): from now on they may give up what runs."""
+    """All of these groups are asked to stop (SIGTERM): from now on they may give up what runs."""
 
-    group: int
+    groups: tuple[int, ...]
     event: Literal["asked"] = "asked"
 
 

@@ -16,10 +16,11 @@ from typing import Self
 from tests.soak import processes
 from tests.soak.clients import Clients
 from tests.soak.history import Asked, History, Journal, Killed, Stalled, Vanished
+from tests.soak.host import Host, send
 from tests.soak.rows import damage, live_records, read_rows
 from tests.soak.traffic import requests
 from tests.soak.verdict import Verdict
-from tests.support import ROOT, Server, wait_until
+from tests.support import ROOT, wait_until
 
 RECORD_TIMEOUT = 0.5  # seconds until a request is refused; a stall is often longer
 
@@ -31,7 +32,8 @@ class Weather:
     """What a storm is made of. Times are seconds; one seed draws the same requests, kills and waits."""
 
     kills: int
-    workers: int = 1
+    workers: int = 1  # of uvicorn
+    beside: int = 0  # `segundo worker` processes that run records too
     seed: int = 0
     clients: int = 6
     rate: float = 12.0  # requests a second of each client
@@ -67,10 +69,13 @@ class Storm:
         self._journal = Journal(self.history)
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
-        options = ["--no-access-log", "--log-level", "warning"]
-        if weather.workers > 1:
-            options += ["--workers", str(weather.workers)]
-        self._server = Server("tests.soak.app:app", cwd=folder, env=self._environment(), options=options)
+        self._host = Host(
+            folder,
+            self._environment(),
+            workers=weather.workers,
+            beside=weather.beside,
+            loop=self._chance.choice(("auto", "asyncio")),  # auto is uvloop, if it is installed
+        )
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -83,7 +88,7 @@ class Storm:
         }
 
     def __enter__(self) -> Self:
-        self._server.start(timeout=30)
+        self._host.start()
         self._watcher.start()
         # One connection for the whole storm: its close, as any last close, would checkpoint the file.
         self._stranger = sqlite3.connect(
@@ -96,7 +101,7 @@ class Storm:
     ) -> None:
         self._over.set()
         self._watcher.join()
-        self._server.stop()
+        self._host.stop()
         self._stranger.close()
         self._journal.close()
 
@@ -107,7 +112,7 @@ class Storm:
             requests(f"q{number}", Random(f"{weather.seed}/{number}"), slow=weather.slow)
             for number in range(weather.clients)
         ]
-        with Clients(self._server.port, self._journal, streams, rate=weather.rate) as clients:
+        with Clients(self._host.port, self._journal, streams, rate=weather.rate) as clients:
             for kill in range(1, weather.kills + 1):
                 clients.wait_for_answers(weather.answers, timeout=30)
                 if self._chance.random() < weather.deploys:
@@ -130,29 +135,33 @@ class Storm:
         seconds = self._chance.uniform(*self._weather.stall)
         with self._stall(frozen, seconds) if stalled else nullcontext():
             self._over.wait(wait)
-            if self._weather.workers > 1 and single and not last:
-                self._kill_a_worker()
+            if self._weather.workers + self._weather.beside > 1 and single and not last:
+                self._kill_one()
             else:
                 self._kill_everything()
 
     def _deploy(self) -> None:
         """Stop the app in good order (SIGTERM) and start it again, as an upgrade does."""
         self._over.wait(self._chance.uniform(*self._weather.between))
-        self._journal.append(Asked(group=self._server.pid))
-        self._server.stop()
-        self._server.start(timeout=30)
+        self._journal.append(Asked(groups=tuple(self._host.groups())))
+        self._host.stop()
+        self._host.start()
 
-    def _kill_a_worker(self) -> None:
-        """`kill -9` one worker, which its supervisor replaces, while the others go on."""
-        process = self._chance.choice(wait_until(self._app_processes))
+    def _kill_one(self) -> None:
+        """`kill -9` one process, which its supervisor replaces, while the others go on."""
+        process = self._chance.choice(wait_until(self._host.processes))
         self._journal.append(Killed(processes=(process,)))
-        _send(process, signal.SIGKILL)
+        send(process, signal.SIGKILL)
+        wait_until(lambda: not processes.alive(process))
+        self._host.start()  # what has no supervisor
 
     def _kill_everything(self) -> None:
         """`kill -9` the whole group at once, and start it again."""
-        self._journal.append(Killed(processes=tuple(self._app_processes()), group=self._server.pid))
-        self._server.kill()
-        self._server.start(timeout=30)
+        self._journal.append(
+            Killed(groups=tuple(self._host.groups()), processes=tuple(self._host.processes()))
+        )
+        self._host.kill()
+        self._host.start()
 
     @contextmanager
     def _stall(self, frozen: bool, seconds: float) -> Iterator[None]:
@@ -165,10 +174,10 @@ class Storm:
 
     def _freeze_a_worker(self, seconds: float) -> None:
         began = time.monotonic_ns()
-        process = next(iter(wait_until(self._app_processes)))
-        _send(process, signal.SIGSTOP)
+        process = next(iter(wait_until(self._host.processes)))
+        send(process, signal.SIGSTOP)
         self._over.wait(seconds)
-        _send(process, signal.SIGCONT)
+        send(process, signal.SIGCONT)
         self._journal.append(Stalled(t=began, until=time.monotonic_ns()))
 
     def _hold_the_lock(self, seconds: float) -> None:
@@ -178,14 +187,6 @@ class Storm:
         self._stranger.execute("ROLLBACK")
         self._journal.append(Stalled(t=began, until=time.monotonic_ns()))
 
-    def _app_processes(self) -> list[str]:
-        """The living processes that run the app: the server, or its workers and not their supervisor."""
-        if self._weather.workers == 1:
-            server = processes.process_of(self._server.pid)
-            return [] if server is None else [server]
-        children = processes.children_of(self._server.pid)
-        return [child for child in children if "spawn_main" in processes.command_of(child)]
-
     def _watch(self) -> None:
         """Write down who died; of those that nobody killed the checker knows it only from here."""
         seen: dict[str, int] = {}
@@ -193,11 +194,4 @@ class Storm:
             now = time.monotonic_ns()
             for process in [process for process in seen if not processes.alive(process)]:
                 self._journal.append(Vanished(t=seen.pop(process), process=process))
-            seen.update(dict.fromkeys(self._app_processes(), now))
-
-
-def _send(process: str, number: signal.Signals) -> None:
-    """Send a signal to this very process; one that has died meanwhile needs none."""
-    if processes.alive(process):
-        with suppress(ProcessLookupError):
-            os.kill(processes.pid_of(process), number)
+            seen.update(dict.fromkeys(self._host.processes(), now))
