@@ -106,7 +106,7 @@ class Segundo:
         app.include_router(APIRouter(lifespan=self._lifespan))
         app.add_middleware(_Edge, begin=self._watch, claim=self._claim, drain=self._drain)
         app.state.segundo = self
-        seam.install(app, self._begin)
+        seam.install(app, self)
 
     @property
     def ledger(self) -> SQLiteLedger:
@@ -236,10 +236,17 @@ class Segundo:
 
     # Life
 
-    async def _begin(self, request: Any) -> RequestSide:
-        return RequestSide(
-            self, await self._started(request.scope), live=request.scope["type"] == "websocket"
+    def begin(self, request: Any) -> RequestSide | None:
+        """The request side of a request or WebSocket; None while no runtime serves it."""
+        runtime = self._serving(request.scope)
+        return (
+            None if runtime is None else RequestSide(self, runtime, live=request.scope["type"] == "websocket")
         )
+
+    async def start(self, request: Any) -> RequestSide:
+        """Start the runtime that the lifespan did not, and begin the request side."""
+        runtime = await self._started(request.scope)
+        return RequestSide(self, runtime, live=request.scope["type"] == "websocket")
 
     async def _find(self, request: Request, id: str) -> Record | None:
         runtime = await self._started(request.scope)
@@ -252,16 +259,21 @@ class Segundo:
 
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
-        runtime = self._runtime
-        if scope is not None and _from_test_client(scope):
-            self._testing = True
-        if runtime is None or not runtime.serves(testing=self._testing):
+        before = self._runtime
+        runtime = self._serving(scope)
+        if runtime is None:
             async with self._starting:
-                if self._runtime is runtime:
+                if self._runtime is before:
                     await self._start_late()
             runtime = self._runtime
             assert runtime is not None
         return runtime
+
+    def _serving(self, scope: Scope | None) -> Runtime | None:
+        if scope is not None and _from_test_client(scope):
+            self._testing = True
+        runtime = self._runtime
+        return runtime if runtime is not None and runtime.serves(testing=self._testing) else None
 
     async def _start_late(self) -> None:
         if self._runtime is not None:
@@ -308,7 +320,7 @@ class Segundo:
         for route in app.routes:
             mounted = getattr(route, "app", None)
             if isinstance(mounted, FastAPI) and not seam.installed(mounted):
-                seam.install(mounted, self._begin)
+                seam.install(mounted, self)
                 self._adopt(mounted)
 
     @asynccontextmanager

@@ -13,7 +13,6 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from segundo.errors import UnknownTask
 from segundo.task import Task, declared, import_name, plain, registered
@@ -24,6 +23,8 @@ _LIBRARIES = tuple(
     {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
 
+NO_FUNCTION = "it is not a function of a module"
+
 
 class Names:
     """The functions that one app offers. `modules`: the top-level names of its own packages and modules."""
@@ -32,23 +33,30 @@ class Names:
         self._roots = frozenset(import_name(module).partition(".")[0] for module in modules)
         self._only = only
         self._own: dict[str, bool] = {}
-        self._plain: WeakKeyDictionary[Callable[..., Any], Task | str] = WeakKeyDictionary()
+        self._by_function: dict[Callable[..., Any], Task] = {}
+        self._by_name: dict[str, Task] = {}
 
     def offered(self, function: Callable[..., Any]) -> Task | str:
         """The task that this function is, or why it cannot be recorded (then it runs in process)."""
-        task = declared(function)
-        if task is not None:
-            return task
         try:
-            known = self._plain.get(function)
-        except TypeError:  # neither hashable nor weakly referable: no function of a module
-            return "it is not a function of a module"
-        if known is None:
-            known = self._plain[function] = self._examine(function)
-        return known
+            known = self._by_function.get(function)
+        except TypeError:  # not hashable
+            return NO_FUNCTION
+        if known is not None:
+            return known
+        task = declared(function) or self._examine(function)
+        if isinstance(task, Task):
+            self._by_function[function] = task
+        return task
 
     def resolve(self, name: str) -> Task:
         """The task with this name. Raises UnknownTask: nothing that the app offers is called so."""
+        task = self._by_name.get(name)
+        if task is None or not _stands(task):
+            task = self._by_name[name] = self._find(name)
+        return task
+
+    def _find(self, name: str) -> Task:
         task = registered(name)
         if task is not None:
             return task
@@ -67,7 +75,7 @@ class Names:
 
     def _examine(self, function: Callable[..., Any]) -> Task | str:
         if not inspect.isfunction(function):
-            return "it is not a function of a module"
+            return NO_FUNCTION
         if "." in function.__qualname__ or function.__name__ == "<lambda>":
             return "it is a lambda, a method or a nested function, which a later process cannot find"
         module = import_name(function.__module__)
@@ -98,6 +106,11 @@ class Names:
             and root not in sys.stdlib_module_names
             and _outside_libraries(root)
         )
+
+
+def _stands(task: Task) -> bool:
+    """Whether the module still has this function by its name: one that was loaded again has another."""
+    return task.function.__globals__.get(task.function.__name__) is task.function
 
 
 def _outside_libraries(root: str) -> bool:

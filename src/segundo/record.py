@@ -1,10 +1,10 @@
 """What the ledger stores of a call, and the only ways in which it changes. Read this file first."""
 
-import secrets
+import os
 import time
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from segundo.errors import NotAllowed
 
@@ -55,6 +55,7 @@ TRANSITIONS = (
     Transition("b", State.WAITING, State.WAITING, FREEING, "owner=? and something live before it"),
     Transition("c", State.WAITING, State.QUEUED, ENDING, "no owner, nothing live before it"),
     Transition("d", State.QUEUED, State.RUNNING, "claim", "queued and due"),
+    Transition("bd", State.WAITING, State.RUNNING, "start", "owner=?, due, nothing live before it"),
     Transition("e", State.RUNNING, State.SUCCEEDED, "settle", "claim=?"),
     Transition("e", State.RUNNING, State.FAILED, "settle", "claim=?"),
     Transition("e", State.RUNNING, State.CANCELLED, "settle, beat", "claim=?"),
@@ -146,14 +147,46 @@ class Record(NamedTuple):
             return max(1, self.failures)  # its last attempt is among them; a lost one was not counted
         return self.failures + 1
 
+    def claimed(self, owner: str, now: float) -> "Record":
+        """As a claim leaves it (transition d)."""
+        values: list[Any] = list(self)
+        values[STATE], values[OWNER], values[CLAIM], values[STARTED_AT] = (
+            State.RUNNING,
+            owner,
+            self.claim + 1,
+            now,
+        )
+        return Record._make(values)
+
     @property
     def failures_left(self) -> bool:
         return self.attempts is None or self.failures + 1 < self.attempts
 
 
-def new_id() -> str:
-    """A record's id: 48 bits of time in milliseconds, then 96 random bits, so ids sort by time."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(12)}"
+STATE, OWNER, CLAIM, STARTED_AT = map(Record._fields.index, ("state", "owner", "claim", "started_at"))
+
+
+class Ids:
+    """Makes records' ids: 48 bits of time in milliseconds, then 96 random bits, so ids sort by time.
+
+    The random bits are the operating system's, fetched for many ids at once: each fetch lets go of the
+    interpreter, and on a busy loop getting it back costs far more than the bits. A forked child fetches its own.
+    """
+
+    def __init__(self) -> None:
+        self._random: list[str] = []
+        os.register_at_fork(after_in_child=self._random.clear)
+
+    def __call__(self) -> str:
+        while True:
+            try:
+                return f"{time.time_ns() // 1_000_000:012x}{self._random.pop()}"
+            except IndexError:
+                fetched = os.urandom(12 * 256).hex()
+                self._random.extend(fetched[at : at + 24] for at in range(0, len(fetched), 24))
+
+
+new_id = Ids()
 
 
 def again(record: Record) -> Call:

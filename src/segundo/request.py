@@ -61,6 +61,7 @@ class RequestSide:
         self._pending: list[Recorded] = []
         self._held: list[Record] = []
         self._last_plain: str | None = None
+        self._recorded = 0  # how many of `.tasks` are records, or will be
         self._flushing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -81,6 +82,7 @@ class RequestSide:
         if self._phase is not Phase.DROPPED:
             self._pending.append(recorded)
             self._soon()
+        self._recorded += 1
         return recorded
 
     def _in_order(self, call: Call) -> Call:
@@ -106,7 +108,8 @@ class RequestSide:
             self._drop()
         else:
             try:
-                await self._record()
+                if self._pending:
+                    await self._record()
             except LedgerError as reason:
                 self._drop()
                 logger.error("a request is refused, its calls could not be recorded: %s", reason)
@@ -136,9 +139,12 @@ class RequestSide:
                 )
         finally:
             self._phase = Phase.RELEASED
-            held, self._held = self._held, []
-            if held:
-                await self._keeper.release(held)
+            if self._held:
+                await self._release()
+
+    async def _release(self) -> None:
+        held, self._held = self._held, []
+        await self._keeper.release(held)
 
     def _drop(self) -> None:
         self._phase = Phase.DROPPED
@@ -148,6 +154,8 @@ class RequestSide:
 
     async def run_in_process(self) -> None:
         """Call what cannot be recorded, one after another, once; a failure is logged and stops nothing."""
+        if len(self.tasks.tasks) == self._recorded:
+            return
         while (task := self.tasks.next_in_process()) is not None:
             self.tasks.tasks.remove(task)
             try:
@@ -170,18 +178,13 @@ class RequestSide:
         await self._record_late()
 
     async def _record_late(self) -> None:
-        await self._record()
+        if self._pending:
+            await self._record()
         if self._phase is Phase.RELEASED:
-            held, self._held = self._held, []
-            if held:
-                await self._keeper.release(held)
+            await self._release()
 
     async def _record(self) -> None:
-        if not self._pending:
-            return
-        count = len(
-            self._pending
-        )  # a thread may be adding to the list: what comes now is left to the next flush
+        count = len(self._pending)  # a thread may be adding to it: what comes now is left to the next flush
         pending = self._pending[:count]
         del self._pending[:count]
         records = await self._keeper.record([recorded.call for recorded in pending])

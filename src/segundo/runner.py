@@ -50,12 +50,13 @@ class WorkerLost(Exception):
 class Attempt:
     """One counted run of a record, from the moment it is claimed until its settlement is stored."""
 
-    __slots__ = ("context", "record", "stopped", "task")
+    __slots__ = ("context", "record", "running", "stopped", "task")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.context = TaskContext(id=record.id, task=record.task, attempt=record.attempt, claim=record.claim)
         self.stopped: Stop | None = None
+        self.running: asyncio.Task[None] | None = None  # the executor's, until the outcome is known
         self.task: asyncio.Task[None] | None = None  # while an `async def` runs: what to cancel
 
     def stop(self, why: Stop) -> None:

@@ -46,6 +46,7 @@ class Runtime:
             queues=settings.queues,
         )
         self._housekeeping: list[asyncio.Task[None]] = []
+        self._releasing: list[Record] = []
 
     @staticmethod
     def _make_ledger(settings: Settings) -> SQLiteLedger:
@@ -78,6 +79,7 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._housekeeping, return_exceptions=True)
         self._housekeeping = []
+        self._hand_over()
         await self._embedded.stop(grace=self._settings.grace)
 
     async def close(self) -> None:
@@ -92,15 +94,42 @@ class Runtime:
         self._housekeeping = []
         await self.close()
 
-    async def record(self, calls: Sequence[Call]) -> Sequence[Record]:
-        return await self.ledger.record(calls, owner=self.owner)
+    def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]:
+        return self.ledger.record(calls, owner=self.owner)
 
     async def release(self, records: Sequence[Record]) -> None:
-        """The request is over. Posted before the first await, so that a cancelled request releases too."""
-        ids = [record.id for record in records]
-        released = asyncio.ensure_future(self.ledger.release(self.owner, ids))
-        released.add_done_callback(lambda done: self._released(done, records))
-        self._embedded.wake(records)
+        """The request is over. Nothing here awaits, so that a cancelled request releases too.
+
+        What all requests of this turn of the loop held is handed over together.
+        """
+        self._release(records)
+
+    def _release(self, records: Sequence[Record]) -> None:
+        if not self._releasing:
+            self._loop.call_soon(self._hand_over)
+        self._releasing += records
+
+    def _hand_over(self) -> None:
+        """Release; what the executor has free slots for is claimed in the same step."""
+        records, self._releasing = self._releasing, []
+        if records:
+            reserved = self._embedded.reserve(records)
+            started = asyncio.ensure_future(self.ledger.start(self.owner, records, limit=len(reserved)))
+            started.add_done_callback(lambda done: self._handed_over(done, records, reserved))
+
+    def _handed_over(
+        self, done: "asyncio.Future[Sequence[Record]]", records: Sequence[Record], reserved: Sequence[Record]
+    ) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._embedded.begin([], reserved)
+            logger.warning("a release is tried again in %g s: %s", RELEASE_AGAIN, done)
+            self._loop.call_later(RELEASE_AGAIN, self._release, records)
+            return
+        started = done.result()
+        self._embedded.begin(started, reserved)
+        if len(started) < len(records):
+            begun = {record.id for record in started}
+            self._embedded.wake([record for record in records if record.id not in begun])
 
     async def begin(self, records: Sequence[Record]) -> None:
         """These were recorded outside a request and may run at once."""
@@ -109,13 +138,6 @@ class Runtime:
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         """Call what a request runs in process in a thread that serves no requests."""
         return self._request_threads.run(function)
-
-    def _released(self, done: "asyncio.Future[None]", records: Sequence[Record]) -> None:
-        if done.cancelled() or done.exception() is None:
-            return
-        logger.warning("a release is tried again in %g s: %s", RELEASE_AGAIN, done.exception())
-        loop = done.get_loop()
-        loop.call_later(RELEASE_AGAIN, lambda: loop.create_task(self.release(records)))
 
     async def _repeat(self, every: float, step: Any) -> None:
         while True:

@@ -40,21 +40,27 @@ class RequestTasks(Protocol):
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
 
 
-class Begin(Protocol):
-    """Begins the request side of a request or WebSocket."""
+class Desk(Protocol):
+    """Who begins the request side of a request or WebSocket."""
 
-    async def __call__(self, request: Any) -> RequestTasks: ...
+    def begin(self, request: Any) -> RequestTasks | None:
+        """The request side; None while there is nothing to begin it with: then `start`, and ask again."""
+        ...
+
+    async def start(self, request: Any) -> RequestTasks:
+        """Start what the lifespan did not, and begin."""
+        ...
 
 
 # Per process, as the function that is wrapped is. FastAPI's Dependant has no room for a mark and no weak
 # reference: the answer about one is kept with it, under its address.
-_apps: "WeakKeyDictionary[Any, Begin]" = WeakKeyDictionary()
+_apps: "WeakKeyDictionary[Any, Desk]" = WeakKeyDictionary()
 _answers: dict[int, tuple[Any, bool]] = {}
 
 
-def install(app: FastAPI, begin: Begin) -> None:
+def install(app: FastAPI, desk: Desk) -> None:
     """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI."""
-    _apps[app] = begin
+    _apps[app] = desk
     routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
     if not hasattr(routing.solve_dependencies, "__wrapped__"):
         check_shape()
@@ -82,16 +88,16 @@ def check_shape() -> None:
 def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     @functools.wraps(original)
     def solve_dependencies(*, request: Any, dependant: Any, **rest: Any) -> Coroutine[Any, Any, Any]:
-        begin = _apps.get(request.scope.get("app"))
-        if begin is None or not _uses_tasks(dependant, request):
+        desk = _apps.get(request.scope.get("app"))
+        if desk is None or not _uses_tasks(dependant, request):
             return original(request=request, dependant=dependant, **rest)
-        return _solve(original, begin, request, dependant, rest)
+        return _solve(original, desk, request, dependant, rest)
 
     return solve_dependencies
 
 
-async def _solve(original: Any, begin: Begin, request: Any, dependant: Any, rest: dict[str, Any]) -> Any:
-    ours = await begin(request)
+async def _solve(original: Any, desk: Desk, request: Any, dependant: Any, rest: dict[str, Any]) -> Any:
+    ours = desk.begin(request) or await desk.start(request)
     rest["background_tasks"] = ours.tasks
     request_stack = request.scope[REQUEST_STACK]
     request_stack.push_async_exit(ours.on_request_exit)

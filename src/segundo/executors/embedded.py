@@ -1,9 +1,10 @@
 """Runs records in this process: `async def` on its event loop, `def` in Segundo's own threads."""
 
 import asyncio
+import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 
@@ -38,7 +39,9 @@ class Embedded:
         self._queues = queues
         self._running: dict[str, Attempt] = {}  # claimed, until the settlement is stored
         self._ended: list[Settlement] = []
-        self._busy = 0  # slots taken
+        self._busy = 0  # slots taken by what runs
+        self._reserved: set[str] = set()  # being claimed as they are released, each with a slot set aside
+        self._stopping = False
         self._more = False  # the last claim was as large as it could be: there may be more
         self._unseen = True  # records may have come by another way than `wake`: look when the next is due
         self._woken = asyncio.Event()
@@ -48,7 +51,6 @@ class Embedded:
         self._timer: asyncio.Handle | None = None  # of the next planned look, at `_planned`
         self._planned = 0.0
         self._work: list[asyncio.Task[None]] = []
-        self._attempts: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         if self._work or self._concurrency == 0:
@@ -60,6 +62,37 @@ class Embedded:
         ]
         self._ledger.listen(self._changed_unseen)
         self._woken.set()
+
+    def reserve(self, records: Sequence[Record]) -> Sequence[Record]:
+        """The first of these that have free slots: they may be claimed as they are released.
+
+        None while others wait for a slot here, for those come first. `begin` takes the slots or gives them back.
+        """
+        if not self._work or self._more or self._stopping:
+            return ()
+        ready = itertools.takewhile(self._may_run_now, records)
+        reserved = list(itertools.islice(ready, max(self._free(), 0)))
+        self._reserved.update(record.id for record in reserved)
+        return reserved
+
+    def begin(self, records: Sequence[Record], reserved: Sequence[Record]) -> None:
+        """Run these, which are claimed now; slots were set aside for `reserved`."""
+        self._reserved.difference_update(record.id for record in reserved)
+        for record in records:
+            self._begin(record)
+        if len(records) < len(reserved):
+            self._slot_is_free()
+
+    def _may_run_now(self, record: Record) -> bool:
+        return record.run_at <= record.created_at and (self._queues is None or record.queue in self._queues)
+
+    def _free(self) -> int:
+        return self._concurrency - self._busy - len(self._reserved)
+
+    def _slot_is_free(self) -> None:
+        self._stored.set()
+        if self._more:
+            self._woken.set()
 
     def wake(self, records: Sequence[Record]) -> None:
         if not self._work:
@@ -74,6 +107,7 @@ class Embedded:
     async def stop(self, *, grace: float) -> None:
         if not self._work:
             return
+        self._stopping = True
         claim, settle, beat = self._work
         self._ledger.unlisten(self._changed_unseen)
         for work in (claim, beat):
@@ -102,14 +136,13 @@ class Embedded:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _claim_what_is_due(self) -> None:
-        while (free := self._concurrency - self._busy) > 0:
+        self._more = True
+        while self._more and (free := self._free()) > 0:
             async with self._claiming:
                 # Shielded: a claim that is under way when we stop must be known, or its records would wait
                 # for a rescue.
                 records = await asyncio.shield(self._claim_and_begin(free))
             self._more = len(records) == free
-            if not self._more:
-                break
         if self._unseen and not self._more:
             self._unseen = False
             due = await self._ledger.next_due(self._queues)
@@ -153,9 +186,7 @@ class Embedded:
     def _begin(self, record: Record) -> None:
         attempt = self._running[record.id] = Attempt(record)
         self._busy += 1
-        running = self._loop.create_task(self._run(attempt), context=Context())
-        self._attempts.add(running)
-        running.add_done_callback(self._attempts.discard)
+        attempt.running = self._loop.create_task(self._run(attempt), context=Context())
 
     async def _run(self, attempt: Attempt) -> None:
         settlement = await self._runner.run(attempt)
@@ -218,7 +249,7 @@ class Embedded:
             await asyncio.sleep(BEAT)
             try:
                 async with self._claiming:  # what a claim is just bringing is no stray
-                    beat = await self._ledger.beat(self._owner, running=list(self._running))
+                    beat = await self._ledger.beat(self._owner, running=[*self._running, *self._reserved])
             except LedgerError as error:
                 logger.warning("beat failed: %s", error)
                 continue
@@ -229,24 +260,25 @@ class Embedded:
 
     async def _drain(self, grace: float) -> None:
         """Wait for what runs; after `grace` cancel what can be cancelled, and leave threads to the rescue."""
-        if self._attempts:
-            await asyncio.wait(self._attempts, timeout=grace)
+        await self._until_stored(grace, lambda: not self._reserved)
+        if attempts := [attempt.running for attempt in self._running.values() if attempt.running is not None]:
+            await asyncio.wait(attempts, timeout=grace)
         stopped = [task for attempt in self._running.values() if (task := attempt.task) is not None]
         for attempt in self._running.values():
             attempt.stop(Stop.SHUTDOWN)
         if stopped:
             await asyncio.wait(stopped, timeout=grace)
-        await self._until_stored(grace)
+        await self._until_stored(grace, lambda: len(self._running) == self._busy)
 
-    async def _until_stored(self, patience: float) -> None:
+    async def _until_stored(self, patience: float, enough: Callable[[], bool]) -> None:
         """Every outcome there is goes to the ledger before we leave; what still runs in threads has none."""
         try:
             async with asyncio.timeout(patience):
-                while len(self._running) > self._busy:
+                while not enough():
                     self._stored.clear()
                     await self._stored.wait()
         except TimeoutError:
-            logger.error("%d outcomes could not be stored before the stop", len(self._running) - self._busy)
+            logger.error("the ledger could not be written before the stop: another process finishes it")
 
 
 def _log_failure(record: Record, settlement: Settlement) -> None:

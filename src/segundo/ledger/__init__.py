@@ -6,13 +6,12 @@ Durations are seconds, and count on the ledger's own clock.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from segundo.record import Call, Record, State
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What becomes of an attempt: transitions e (terminal), f (queued again, `counted`), g (uncounted)."""
 
     id: str
@@ -66,6 +65,14 @@ class Ledger(Protocol):
 
         Posted when this returns, so that a cancelled caller still releases; await it to know that it is
         durable.
+        """
+        ...
+
+    def start(self, owner: str, records: Sequence[Record], *, limit: int) -> Awaitable[Sequence[Record]]:
+        """Release, and claim in the same step the first `limit` of what may run at once (transition bd).
+
+        For records that their own process has a free slot for, when nothing else is waiting there: no other
+        process sees them queued in between. Posted when this returns; gives those that are now claimed.
         """
         ...
 

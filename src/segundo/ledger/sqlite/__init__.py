@@ -151,6 +151,9 @@ class SQLiteLedger:
     def release(self, owner: str, ids: Sequence[str]) -> "asyncio.Future[None]":
         return self._post(changes.Release(ids, owner))
 
+    def start(self, owner: str, records: Sequence[Record], *, limit: int) -> "asyncio.Future[list[Record]]":
+        return self._post(changes.Start(records, owner, limit))
+
     async def claim(
         self,
         owner: str,

@@ -182,6 +182,27 @@ class Release(Change[None]):
         return [None] * len(changes)
 
 
+class Start(Change[list[Record]]):
+    """Transition bd for what may run at once, b for the rest."""
+
+    __slots__ = ("limit", "owner", "records")
+    order = 2
+
+    def __init__(self, records: Sequence[Record], owner: str, limit: int) -> None:
+        super().__init__()
+        self.records = records
+        self.owner = owner
+        self.limit = limit
+
+    def apply(self, tx: Transaction) -> list[Record]:
+        ids = [record.id for record in self.records]
+        wanted = json.dumps(ids[: self.limit])
+        started = {row[0] for row in tx.run(sql.START, {"ids": wanted, "owner": self.owner, "now": tx.now})}
+        if len(started) < len(ids):
+            Release([id for id in ids if id not in started], self.owner).apply(tx)
+        return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]
+
+
 class Settle(Change[list[bool]]):
     """Transitions e, f, g."""
 
@@ -343,10 +364,13 @@ def _in_order(records: list[Record]) -> list[Record]:
 
 
 class TakeBeat(Change[Beat]):
-    """What the ledger thinks runs here, against what does; strays go back (transition g)."""
+    """What the ledger thinks runs here, against what does; strays go back (transition g).
+
+    Applied before any claim of its batch, which its sender cannot have counted among what runs.
+    """
 
     __slots__ = ("owner", "running")
-    order = 5
+    order = 0
 
     def __init__(self, owner: str, running: Sequence[str]) -> None:
         super().__init__()

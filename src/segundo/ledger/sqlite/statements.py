@@ -58,6 +58,14 @@ UPDATE records SET owner = NULL, run_at = max(run_at, ?),
 WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
 """
 
+# start (b and d at once): primary key, links_by_after. The owner stays: it was its request, now it is its attempt.
+START = """
+UPDATE records SET state = 'running', claim = claim + 1, started_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND owner = :owner AND state = 'waiting' AND run_at <= :now
+    AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+RETURNING id
+"""
+
 # claim: claimable, one seek for each queue that has something queued.
 QUEUES = """
 WITH RECURSIVE names (queue) AS (

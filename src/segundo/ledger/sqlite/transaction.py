@@ -7,7 +7,7 @@ from typing import Any
 
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns
-from segundo.record import Record, State
+from segundo.record import STATE, Record, State
 
 
 class Transaction:
@@ -69,7 +69,9 @@ class Transaction:
 
 
 def to_record(row: Sequence[Any]) -> Record:
-    return Record._make(row)._replace(state=State(row[4]), cancel_requested=bool(row[CANCEL_REQUESTED]))
+    values = list(row)
+    values[STATE], values[CANCEL_REQUESTED] = State(row[STATE]), bool(row[CANCEL_REQUESTED])
+    return Record._make(values)
 
 
 CANCEL_REQUESTED = Record._fields.index("cancel_requested")
