@@ -1,6 +1,7 @@
 """The ledger in a SQLite file: one host, any number of processes."""
 
 import asyncio
+import functools
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 from segundo.errors import LedgerForked, LedgerUnavailable
 from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import changes, file, workers
+from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.refused import Refused
 from segundo.ledger.sqlite.turns import Turns, lock_file
@@ -56,6 +58,7 @@ class SQLiteLedger:
         self._pid: int | None = None
         self._numbers: dict[str, int] = {}
         self._listeners: list[Callable[[], None]] = []
+        self._answers: Answers | None = None
         self._unsure: set[tuple[str, int]] = set()  # claims whose settlement failed, and may be stored
 
     # Life
@@ -90,7 +93,10 @@ class SQLiteLedger:
                 clock=self._clock,
                 changed=self._changed,
             )
-            self._identity = _identity(self.path)
+            self._files = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")] + [
+                str(self._turns.path)
+            ]
+            self._identity = _identity(self._files)
         except BaseException:
             self._reader.close()
             raise
@@ -134,19 +140,15 @@ class SQLiteLedger:
     async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
         change = changes.RecordCalls(calls, owner)
         recorded = self._post(change)
-        timer = recorded.get_loop().call_later(
-            self.record_timeout, _give_up, change, recorded, self.record_timeout
-        )
+        patience = self._answers_of(recorded.get_loop()).within_patience
         try:
-            return await recorded
+            return await patience(recorded, lambda: _give_up(change, recorded, self.record_timeout))
         except BaseException:
             # Too late, cancelled or failed: these calls must not run. If the writer has not begun, it skips
             # them; else the next transaction deletes them, before anybody can release them (transition k).
             change.give_up()
             self._refused.add(change)
             raise
-        finally:
-            timer.cancel()
 
     def release(self, owner: str, ids: Sequence[str]) -> "asyncio.Future[None]":
         return self._post(changes.Release(ids, owner))
@@ -216,10 +218,16 @@ class SQLiteLedger:
     def _post(self, change: changes.Change[T]) -> "asyncio.Future[T]":
         """Hand a change to the writer; the future is done on the caller's loop."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._writer.post(change, lambda result, error: _deliver(loop, future, result, error))
+        answers = self._answers_of(asyncio.get_running_loop())
+        future: asyncio.Future[T] = answers.loop.create_future()
+        self._writer.post(change, functools.partial(answers.give, future))
         return future
+
+    def _answers_of(self, loop: asyncio.AbstractEventLoop) -> Answers:
+        """One loop is the rule; in tests, one follows the other."""
+        if self._answers is None or self._answers.loop is not loop:
+            self._answers = Answers(loop, self.record_timeout)
+        return self._answers
 
     async def _change(self, change: changes.Change[T]) -> T:
         return await self._post(change)
@@ -238,7 +246,7 @@ class SQLiteLedger:
             )
 
     def _in_place(self) -> bool:
-        return _identity(self.path) == self._identity and self._turns.same_file()
+        return _identity(self._files) == self._identity
 
     def _changed(self) -> None:
         for listener in tuple(self._listeners):
@@ -251,10 +259,10 @@ def _temporary_path(ledger: SQLiteLedger) -> Path:
     return Path(folder, "segundo.db")
 
 
-def _identity(path: Path) -> list[tuple[int, int]] | None:
-    """Which file it is, and which two beside it SQLite works with; None if one is not there."""
+def _identity(files: Sequence[str]) -> list[tuple[int, int]] | None:
+    """Which files they are; None if one is not there."""
     try:
-        found = [os.stat(f"{path}{suffix}") for suffix in ("", "-wal", "-shm")]
+        found = [os.stat(file) for file in files]
     except OSError:
         return None
     return [(file.st_dev, file.st_ino) for file in found]
@@ -270,19 +278,3 @@ def _give_up(change: changes.RecordCalls, recorded: "asyncio.Future[Any]", secon
         recorded.set_exception(
             LedgerUnavailable(f"the ledger did not record within {seconds:g} s; nothing was changed")
         )
-
-
-def _deliver(
-    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", result: Any, error: BaseException | None
-) -> None:
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_set, future, result, error)
-
-
-def _set(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)

@@ -119,13 +119,6 @@ class Turns:
             raise
         return True
 
-    def same_file(self) -> bool:
-        """Whether the file at the path is still the one that we hold locks on."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))
-        except FileNotFoundError:
-            return False
-
     def _lock(self, byte: int) -> None:
         while True:
             try:

@@ -8,6 +8,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -65,6 +66,7 @@ class Writer(threading.Thread):
         self._connection: sqlite3.Connection | None = connect()
         self._seen: int | None = _data_version(self._connection)
         self._pause = LONGEST_LOOK
+        self._looked = 0.0
 
     def post(self, change: Change[Any], done: Done) -> None:
         """Apply `change` with the next batch, then call `done` in this thread."""
@@ -183,7 +185,6 @@ class Writer(threading.Thread):
 
     def _commit(self, changes: Sequence[Change[Any]]) -> list[Any]:
         with self._turns.turn():
-            self._check_place()
             tx = self._begin(self._connection or self._reconnect())
             try:
                 results = self._apply(changes, tx)
@@ -250,7 +251,11 @@ class Writer(threading.Thread):
             self._connection = None
 
     def _look_for_others(self) -> None:
-        """Notice what other processes committed: their records may be ours to run."""
+        """Notice what other processes committed, now and then: their records may be ours to run."""
+        now = time.monotonic()
+        if now < self._looked + self._pause:
+            return
+        self._looked = now
         try:
             version = self._seen if self._connection is None else _data_version(self._connection)
         except sqlite3.Error as error:  # the next change will say so to who waits for it
