@@ -170,7 +170,8 @@ class Ids:
     """Makes records' ids: 48 bits of time in milliseconds, then 96 random bits, so ids sort by time.
 
     The random bits are the operating system's, fetched for many ids at once: each fetch lets go of the
-    interpreter, and on a busy loop getting it back costs far more than the bits. A forked child fetches its own.
+    interpreter, and on a busy loop getting it back costs far more than the bits. A forked child fetches
+    its own.
     """
 
     def __init__(self) -> None:

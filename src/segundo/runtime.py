@@ -118,7 +118,7 @@ class Runtime:
             started.add_done_callback(lambda done: self._handed_over(done, records, reserved))
 
     def _handed_over(
-        self, done: "asyncio.Future[Sequence[Record]]", records: Sequence[Record], reserved: Sequence[Record]
+        self, done: "asyncio.Future[list[Record]]", records: Sequence[Record], reserved: Sequence[Record]
     ) -> None:
         if done.cancelled() or done.exception() is not None:
             self._embedded.begin([], reserved)

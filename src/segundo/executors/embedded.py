@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 
@@ -14,6 +14,8 @@ from segundo.record import Record, State
 from segundo.runner import Attempt, Runner, Stop
 
 logger = logging.getLogger("segundo")
+
+Ended = tuple[Attempt, Settlement]
 
 BEAT = 10.0  # seconds between comparisons of what runs here with what the ledger thinks
 SOON = 0.05  # seconds until a claim looks again for what was due and could not be had
@@ -38,7 +40,7 @@ class Embedded:
         self._concurrency = concurrency
         self._queues = queues
         self._running: dict[str, Attempt] = {}  # claimed, until the settlement is stored
-        self._ended: list[Settlement] = []
+        self._ended: list[Ended] = []
         self._busy = 0  # slots taken by what runs
         self._reserved: set[str] = set()  # being claimed as they are released, each with a slot set aside
         self._stopping = False
@@ -48,6 +50,7 @@ class Embedded:
         self._outcomes = asyncio.Event()
         self._stored = asyncio.Event()
         self._claiming = asyncio.Lock()
+        self._claimed: asyncio.Task[Sequence[Record]] | None = None
         self._timer: asyncio.Handle | None = None  # of the next planned look, at `_planned`
         self._planned = 0.0
         self._work: list[asyncio.Task[None]] = []
@@ -57,8 +60,8 @@ class Embedded:
             return
         self._loop = asyncio.get_running_loop()
         self._work = [
-            asyncio.create_task(work, name=f"segundo-{name}")
-            for name, work in (("claim", self._claim()), ("settle", self._settle()), ("beat", self._beat()))
+            asyncio.create_task(_for_ever(work), name=f"segundo-{work.__name__}")
+            for work in (self._claim, self._settle, self._beat)
         ]
         self._ledger.listen(self._changed_unseen)
         self._woken.set()
@@ -66,7 +69,8 @@ class Embedded:
     def reserve(self, records: Sequence[Record]) -> Sequence[Record]:
         """The first of these that have free slots: they may be claimed as they are released.
 
-        None while others wait for a slot here, for those come first. `begin` takes the slots or gives them back.
+        None while others wait for a slot here, for those come first. `begin` takes the slots, or gives them
+        back.
         """
         if not self._work or self._more or self._stopping:
             return ()
@@ -113,6 +117,8 @@ class Embedded:
         for work in (claim, beat):
             work.cancel()
         await asyncio.gather(claim, beat, return_exceptions=True)
+        if self._claimed is not None:  # what it brings is ours, and would else wait for a rescue
+            await asyncio.wait([self._claimed], timeout=grace)
         await self._drain(grace)
         settle.cancel()
         await asyncio.gather(settle, return_exceptions=True)
@@ -139,9 +145,9 @@ class Embedded:
         self._more = True
         while self._more and (free := self._free()) > 0:
             async with self._claiming:
-                # Shielded: a claim that is under way when we stop must be known, or its records would wait
-                # for a rescue.
-                records = await asyncio.shield(self._claim_and_begin(free))
+                # Shielded, so that a stop does not lose sight of a claim that is under way.
+                self._claimed = asyncio.create_task(self._claim_and_begin(free))
+                records = await asyncio.shield(self._claimed)
             self._more = len(records) == free
         if self._unseen and not self._more:
             self._unseen = False
@@ -192,12 +198,20 @@ class Embedded:
         settlement = await self._runner.run(attempt)
         self._busy -= 1
         if attempt.stopped is Stop.LOST:
-            self._running.pop(attempt.record.id, None)
+            self._let_go(attempt)
         else:
-            self._ended.append(settlement)
+            self._ended.append((attempt, settlement))
             self._outcomes.set()
-        if self._more or attempt.record.crashes:
+        if self._more:
             self._woken.set()
+
+    def _let_go(self, attempt: Attempt) -> None:
+        """Only of this attempt: what went back may be claimed and run here again before we hear of it."""
+        if self._running.get(attempt.record.id) is attempt:
+            del self._running[attempt.record.id]
+        self._stored.set()
+        if attempt.record.crashes:
+            self._woken.set()  # only now may the next that crashed a process be claimed: it runs alone
 
     # Settling
 
@@ -205,32 +219,31 @@ class Embedded:
         while True:
             await self._outcomes.wait()
             self._outcomes.clear()
-            await self._store(self._take_ended())
+            ended, self._ended = self._ended, []
+            try:
+                await self._store(ended)
+            except BaseException:
+                self._ended[:0] = ended
+                self._outcomes.set()
+                raise
 
-    def _take_ended(self) -> list[Settlement]:
-        ended, self._ended = self._ended, []
-        return ended
-
-    async def _store(self, settlements: list[Settlement]) -> None:
+    async def _store(self, ended: Sequence[Ended]) -> None:
         """Store outcomes until the ledger has them; meanwhile the claims are ours, nobody else runs them."""
         pause = FIRST_PAUSE
-        while settlements:
+        while ended:
             try:
-                settled = await self._ledger.settle(settlements)
+                settled = await self._ledger.settle([settlement for _, settlement in ended])
             except LedgerError as error:
-                logger.error("%d outcomes wait %.1f s to be stored: %s", len(settlements), pause, error)
+                logger.error("%d outcomes wait %.1f s to be stored: %s", len(ended), pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
             else:
-                for settlement, mine in zip(settlements, settled, strict=True):
-                    self._settled(settlement, mine)
+                for (attempt, settlement), mine in zip(ended, settled, strict=True):
+                    self._settled(attempt, settlement, mine)
                 return
 
-    def _settled(self, settlement: Settlement, mine: bool) -> None:
-        attempt = self._running.pop(settlement.id, None)
-        self._stored.set()
-        if attempt is not None and attempt.record.crashes:
-            self._woken.set()  # only now may the next that crashed a process be claimed: it runs alone
+    def _settled(self, attempt: Attempt, settlement: Settlement, mine: bool) -> None:
+        self._let_go(attempt)
         if not mine:
             logger.warning(
                 "record %s: claim %d was no longer held, its outcome is dropped",
@@ -239,7 +252,7 @@ class Embedded:
             )
         elif settlement.state is State.QUEUED:
             self._look_in(settlement.delay)
-        elif settlement.state is State.FAILED and attempt is not None:
+        elif settlement.state is State.FAILED:
             _log_failure(attempt.record, settlement)
 
     # Beating and stopping
@@ -279,6 +292,16 @@ class Embedded:
                     await self._stored.wait()
         except TimeoutError:
             logger.error("the ledger could not be written before the stop: another process finishes it")
+
+
+async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+    """A loop that ends by a mistake of ours is begun again, and says so: else nothing would run any more."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("Segundo's executor failed, and goes on")
+            await asyncio.sleep(FIRST_PAUSE)
 
 
 def _log_failure(record: Record, settlement: Settlement) -> None:
