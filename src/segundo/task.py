@@ -158,6 +158,7 @@ def task(
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        check_function(function)
         declared = Task(
             function=function,
             name=name or default_name(function),
@@ -260,15 +261,16 @@ def import_name(module: str) -> str:
     return Path(getattr(main, "__file__", None) or module).stem
 
 
-def check_declaration(task: Task) -> None:
-    function, what = task.function, getattr(task.function, "__qualname__", repr(task.function))
+def check_function(function: Callable[..., Any]) -> None:
+    """Whether a later process can find the function by its name, and calling it does its work."""
     if not inspect.isfunction(function):
         raise DeclarationError(f"@task takes a function, not {function!r}; declare a function that uses it")
-    if "<" in function.__qualname__:
+    what = function.__qualname__
+    if "<" in what:
         raise DeclarationError(
             f"@task: {what} is defined inside a function, where no later process finds it; move it out"
         )
-    if "." in function.__qualname__:
+    if "." in what:
         raise DeclarationError(
             f"@task: {what} is a method; declare a function of the module that is given what it needs"
         )
@@ -276,6 +278,10 @@ def check_declaration(task: Task) -> None:
         raise DeclarationError(
             f"@task: {what} is a generator, whose body would never run; return a value instead"
         )
+
+
+def check_declaration(task: Task) -> None:
+    what = task.function.__qualname__
     if task.timeout is not None and task.timeout <= 0:
         raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
     if task.crash_limit < 0:
