@@ -21,8 +21,9 @@ pytestmark = pytest.mark.skipif(not processes.available, reason="the storm finds
 
 
 def blow(folder: Path, weather: Weather) -> Verdict:
+    print(f"\n{weather}")  # with the seed; pytest shows it when the test fails
     verdict = storm(weather, folder)
-    print(f"\n{weather}\n{verdict.told()}")  # pytest shows it when the test fails, and the seed with it
+    print(verdict.told())
     return verdict
 
 
@@ -31,9 +32,9 @@ def seed() -> int:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("workers", [1, 4])
-def test_no_promise_breaks_under_kill_9(workers: int, own_directory: Path) -> None:
-    verdict = blow(own_directory, Weather(kills=KILLS, workers=workers, seed=seed()))
+@pytest.mark.parametrize(("workers", "beside"), [(1, 0), (4, 0), (2, 2)])
+def test_no_promise_breaks_under_kill_9(workers: int, beside: int, own_directory: Path) -> None:
+    verdict = blow(own_directory, Weather(kills=KILLS, workers=workers, beside=beside, seed=seed()))
     assert not verdict.violations, verdict.told()
     assert not verdict.idle(*TRIED)
 
