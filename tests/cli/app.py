@@ -79,6 +79,12 @@ def stubborn(file: str) -> None:
 
 
 @task(crashes=2)
+async def blocking(file: str) -> None:
+    """The same, and nothing else runs in the process meanwhile."""
+    stubborn(file)
+
+
+@task(crashes=2)
 async def meet(number: int) -> None:
     """Ends once tasks of two processes have begun."""
     say("meets", number)

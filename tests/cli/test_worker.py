@@ -213,6 +213,16 @@ def test_a_second_signal_stops_at_once_and_counts_no_crash() -> None:
     assert (row["claim"], row["crashes"]) == (2, 0)
 
 
+def test_a_task_that_blocks_the_event_loop_does_not_keep_a_second_signal_waiting() -> None:
+    recorded("blocking", {"file": "never"})
+    with Worker("main:app") as worker:
+        wait_until(lambda: said("begins", "never"))
+        worker.signal()
+        worker.signal(signal.SIGINT)
+        assert worker.ended() == 1
+    assert not said("stops")
+
+
 # What can be wrong
 
 
@@ -277,6 +287,14 @@ def test_what_the_apps_own_code_raises_is_shown_from_its_first_line_on(
     frames = [line for line in error if line.startswith("  File ")]
     assert frames[0].startswith(f'  File "{Path("bad.py").absolute()}"')
     assert [frame for frame in frames if "segundo/cli" in frame] == []
+
+
+def test_an_app_that_knows_no_lifespan_is_refused() -> None:
+    deaf = "class Deaf(main.Middleware):\n    async def __call__(self, *_): pass\n"
+    Path("deaf.py").write_text(f"import main\n{deaf}app = Deaf(main.app)\n")
+    answer = segundo("worker", "deaf:app")
+    assert answer.code == 1
+    assert answer.err == "segundo: the app ended in lifespan.startup\n"
 
 
 def test_a_ledger_that_cannot_be_opened_is_one_line_of_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def print_table(path: Path, *, state: State | None, task: str | None, limit: int
         records = list(visitor.records(state=state, task=task, limit=limit))
     if records:
         console = Console()
-        console.print(table(records, time.time(), console.width), soft_wrap=False)
+        console.print(table(records, time.time(), console.width))
     if len(records) == limit:
         _remark(f"the newest {limit:,}; --limit shows more")
     elif not records:

@@ -45,7 +45,7 @@ def _facts(record: Record, before: Sequence[str], now: float) -> Iterator[tuple[
             yield {"run": "due", "published_until": "published"}.get(name, name), moment(at, now), ""
     if record.owner is not None:
         yield "held by", record.owner, ""
-    yield "claims", str(record.claim), ""
+    yield "claimed", number(record.claim, "time"), ""
     yield "kept", "for ever" if record.retention is None else f"{duration(record.retention)} once ended", ""
 
 

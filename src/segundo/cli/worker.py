@@ -5,7 +5,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Awaitable, Sequence
 from typing import Any, NoReturn
 
 from segundo.app import Segundo
@@ -16,7 +18,7 @@ from segundo.errors import SegundoError
 logger = logging.getLogger("segundo")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-AT_ONCE = 2.0  # seconds that a worker has to say that it stops at once
+AT_ONCE = 2.0  # seconds that a worker has to tell the ledger that it stops at once
 
 
 def work(target: str, *, factory: bool, queues: Sequence[str] | None, concurrency: int | None) -> None:
@@ -25,7 +27,11 @@ def work(target: str, *, factory: bool, queues: Sequence[str] | None, concurrenc
     app = load(target, factory=factory)
     segundo = segundo_of(app, target)
     segundo.run_only(queues=queues, concurrency=concurrency)
-    asyncio.run(Worker(app, segundo, target).run())
+    asyncio.run(_run(app, segundo, target))
+
+
+async def _run(app: Any, segundo: Segundo, target: str) -> None:
+    await Worker(app, segundo, target).run()
 
 
 class Worker:
@@ -35,12 +41,14 @@ class Worker:
         self._app = app
         self._segundo = segundo
         self._target = target
+        self._loop = asyncio.get_running_loop()
         self._asked = asyncio.Event()
+        self._signals = 0
 
     async def run(self) -> None:
-        loop = asyncio.get_running_loop()
         for number in SIGNALS:
-            loop.add_signal_handler(number, self._signalled, number)
+            # Not the loop's own handlers: they would wait for a task that blocks it.
+            signal.signal(number, self._signalled)
         lifespan = Lifespan(self._app)
         await self._attempt(lifespan.start_up(), "start")
         logger.info("worker %d runs %s; Ctrl-C stops it", os.getpid(), self._target)
@@ -48,7 +56,7 @@ class Worker:
         await self._attempt(lifespan.shut_down(), "stop")
         logger.info("worker %d has stopped", os.getpid())
 
-    async def _attempt(self, step: Any, verb: str) -> None:
+    async def _attempt(self, step: Awaitable[None], verb: str) -> None:
         try:
             await step
         except SegundoError:
@@ -56,27 +64,42 @@ class Worker:
         except Exception as error:
             raise AppFailed(f"{self._target} did not {verb}", error) from error
 
-    def _signalled(self, number: signal.Signals) -> None:
-        if not self._asked.is_set():
-            logger.info(
-                "%s: claims no more; what runs has %g s to end", number.name, self._segundo.settings.grace
-            )
-            self._asked.set()
+    def _signalled(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        self._signals += 1
+        if self._signals == 1:
+            self._loop.call_soon_threadsafe(self._stop, name)
+        elif self._signals == 2:
+            self._loop.call_soon_threadsafe(self._stop_at_once, name)
+            threading.Thread(target=_end_soon, daemon=True).start()
         else:
-            logger.warning("%s again: stops at once; another process takes over what ran here", number.name)
-            self._leaving = asyncio.ensure_future(self._leave())
+            os._exit(1)
+
+    def _stop(self, signal_name: str) -> None:
+        grace = self._segundo.settings.grace
+        logger.info("%s: claims no more; what runs has %g s to end", signal_name, grace)
+        self._asked.set()
+
+    def _stop_at_once(self, signal_name: str) -> None:
+        """Not by way of the app, which may be what does not end. Our records go to whoever finds us dead."""
+        logger.warning("%s again: stops at once; another process takes over what ran here", signal_name)
+        self._leaving = asyncio.ensure_future(self._leave())
 
     async def _leave(self) -> NoReturn:
-        """Not by way of the app, which may be what does not end. Our records go to whoever finds us dead."""
         try:
-            async with asyncio.timeout(AT_ONCE):
-                await self._segundo.leave()
-        except (SegundoError, TimeoutError) as error:
+            await self._segundo.leave()
+        except SegundoError as error:
             logger.warning("what ran here will count as crashed: %s", error)
         finally:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(1)
+
+
+def _end_soon() -> None:
+    """The ledger or the loop may not answer: then what ran here counts as crashed."""
+    time.sleep(AT_ONCE)
+    os._exit(1)
 
 
 class _WhereNobodyElseDoes(logging.StreamHandler[Any]):
