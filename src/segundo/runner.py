@@ -26,7 +26,8 @@ logger = logging.getLogger("segundo")
 
 SHORTEST_PUT_OFF, LONGEST_PUT_OFF = 1.0, 60.0  # seconds, while nobody here knows the task
 UNKNOWN_FOR_GOOD = 7 * 86400.0  # seconds after which an unknown task has failed
-LONGEST_TRACEBACK = 32_768  # characters kept of a traceback
+LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
+MOST_NOTES, MOST_CAUSES = 20, 20
 ANYTHING = Value(Any)
 
 
@@ -102,11 +103,8 @@ class Runner:
             encoded = None if result is None or not task.keep_result else task.result.encode(result)
         except ResultError as error:
             return _failed(record, error)
-        except (
-            BaseException
-        ) as error:  # CancelledError and SystemExit too: the attempt's end, not the process's
-            if isinstance(error, GeneratorExit):
-                raise
+        except BaseException as error:
+            # CancelledError, SystemExit, GeneratorExit too: the end of the attempt, not of the process.
             return self._judge(task, attempt, error)
         return Settlement(id=record.id, claim=record.claim, state=State.SUCCEEDED, result=encoded)
 
@@ -229,33 +227,38 @@ def _reason(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
-    text = "".join(traceback.format_exception(error))
+    text = _printable("".join(traceback.format_exception(error)))
     return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
 
 
 def _short(error: BaseException) -> dict[str, Any]:
-    kind = type(error)
+    kind, notes = type(error), list(getattr(error, "__notes__", ()))
     return {
         "type": kind.__qualname__
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}",
         "message": _message(error),
-        "notes": list(getattr(error, "__notes__", ())),
+        "notes": [_printable(str(note))[:LONGEST_MESSAGE] for note in notes[:MOST_NOTES]],
     }
 
 
 def _message(error: BaseException) -> str:
     try:
-        return str(error)
+        return _printable(str(error))[:LONGEST_MESSAGE]
     except Exception as broken:
         return f"<its message cannot be had: {type(broken).__name__}>"
+
+
+def _printable(text: str) -> str:
+    """Half of a surrogate pair is a str, but no text for a log, or for others who read JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _causes(error: BaseException) -> list[dict[str, Any]]:
     causes: list[dict[str, Any]] = []
     seen = {id(error)}
     cause = _cause(error)
-    while cause is not None and id(cause) not in seen:
+    while cause is not None and id(cause) not in seen and len(causes) < MOST_CAUSES:
         seen.add(id(cause))
         causes.append(_short(cause))
         cause = _cause(cause)

@@ -11,7 +11,9 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
-Work = tuple[asyncio.Future[Any], asyncio.AbstractEventLoop, Callable[[], Any]]
+# Not an exception in the future: it takes no StopIteration, and a coroutine is not given a GeneratorExit.
+Outcome = tuple[Any, BaseException | None]
+Work = tuple[asyncio.Future[Outcome], asyncio.AbstractEventLoop, Callable[[], Any]]
 
 
 class Threads:
@@ -25,10 +27,19 @@ class Threads:
         self._count = 0
         self._counting = threading.Lock()
 
-    def run(self, function: Callable[[], Any]) -> "asyncio.Future[Any]":
-        """Call `function` in a thread; the future, on the running loop, has its result or its exception."""
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Call `function` in a thread, and return what it returns or raise what it raises."""
+        result, error = await self._hand_over(function)
+        try:
+            if error is not None:
+                raise error
+        finally:
+            error = None  # its traceback holds this frame
+        return result
+
+    def _hand_over(self, function: Callable[[], Any]) -> "asyncio.Future[Outcome]":
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Outcome] = loop.create_future()
         self._work.put((future, loop, function))
         if not self._idle.acquire(blocking=False):
             self._start_another()
@@ -52,33 +63,18 @@ class Threads:
             future, loop, function = work
             del work
             try:
-                outcome: tuple[Any, BaseException | None] = function(), None
+                outcome: Outcome = function(), None
             except BaseException as error:  # SystemExit too: it is the task's failure, not this thread's end
-                outcome = None, _bearable(error)
+                outcome = None, error
             self._idle.release()
-            _report(loop, future, *outcome)
+            _report(loop, future, outcome)
             del future, loop, function, outcome
 
 
-def _bearable(error: BaseException) -> BaseException:
-    """No future takes a StopIteration: as in an `async def`, it becomes a RuntimeError."""
-    if not isinstance(error, StopIteration):
-        return error
-    bearable = RuntimeError("the function raised StopIteration")
-    bearable.__cause__ = error
-    return bearable
-
-
-def _report(
-    loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Any]", result: Any, error: BaseException | None
-) -> None:
+def _report(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Outcome]", outcome: Outcome) -> None:
     def settle() -> None:
-        if future.done():
-            return
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+        if not future.done():
+            future.set_result(outcome)
 
     with suppress(RuntimeError):  # the loop is closed: nobody waits for this outcome, it will be rescued
         loop.call_soon_threadsafe(settle)

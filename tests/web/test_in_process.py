@@ -334,4 +334,4 @@ async def test_a_def_call_that_raises_stop_iteration_ends_like_any_that_fails(
     async with running(app) as client:
         assert (await client.post("/", timeout=5)).status_code == 200
     assert events() == ["last"]
-    assert "the function raised StopIteration" in caplog.text
+    assert "raised StopIteration" in caplog.text
