@@ -3,13 +3,14 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from segundo.errors import LedgerUnavailable
 from segundo.ledger import Settlement
-from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.sqlite import SQLiteLedger, file
 from segundo.record import State
 from tests.failures.conftest import OpenLedger
 from tests.failures.faults import Faults, Gate
@@ -149,6 +150,31 @@ async def test_a_full_stop_of_the_disk_leaves_no_lock_behind(opened: OpenLedger,
             await wait_until_async(lambda: can_begin(stranger))
         finally:
             stranger.close()
+
+
+async def test_a_full_ledger_refuses_what_does_not_fit_and_goes_on(own_directory: Path) -> None:
+    room = [200]  # pages
+
+    def connect(path: Path, durability: file.Durability) -> sqlite3.Connection:
+        connection = file.connect(path, durability)
+        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+        return connection
+
+    ledger = SQLiteLedger(own_directory / "ledger.db", connect=connect)
+    await ledger.open()
+    try:
+        await ledger.record([call(held=False)], owner=ME)
+        (running,) = await ledger.claim(ME, limit=1)
+        large = call()._replace(arguments='"' + "x" * 1_000_000 + '"')
+        with pytest.raises(LedgerUnavailable, match="full"):
+            await ledger.record([large], owner=ME)
+        outcome = Settlement(id=running.id, claim=running.claim, state=State.SUCCEEDED)
+        assert await ledger.settle([outcome]) == [True]
+        assert rows(ledger).keys() == {running.id}
+        room[0] = 2000
+        assert len(await ledger.record([large], owner=ME)) == 1
+    finally:
+        await ledger.close()
 
 
 def can_begin(stranger: sqlite3.Connection) -> bool:

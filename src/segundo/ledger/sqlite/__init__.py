@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segundo.errors import LedgerForked, LedgerUnavailable
+from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
 from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import changes, file, workers
 from segundo.ledger.sqlite.answers import Answers
@@ -73,6 +73,9 @@ class SQLiteLedger:
         try:
             with self._turns.turn():
                 self._open_in_turn()
+        except sqlite3.Error as error:
+            self._turns.close()
+            raise LedgerUnusable(f"ledger {self.path} cannot be opened: {error}") from error
         except BaseException:
             self._turns.close()
             raise
