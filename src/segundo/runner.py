@@ -225,6 +225,11 @@ def _reason(error: BaseException) -> str:
     return type(error).__name__
 
 
+def log_failure(record: Record, settlement: Settlement) -> None:
+    error = json.loads(settlement.error or "{}")
+    logger.error("%s %s failed: %s", record.task, record.id, error.get("traceback", settlement.reason))
+
+
 def describe(error: BaseException) -> str:
     """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
     text = _printable("".join(traceback.format_exception(error)))

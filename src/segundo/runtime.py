@@ -13,8 +13,8 @@ from segundo.errors import LedgerError
 from segundo.executors.embedded import Embedded
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
-from segundo.record import Call, Record
-from segundo.runner import Attempt, Runner
+from segundo.record import Call, Record, State
+from segundo.runner import Attempt, Runner, log_failure
 from segundo.settings import Settings
 from segundo.threads import Threads
 
@@ -181,4 +181,7 @@ class InlineRuntime(Runtime):
         while claimed := await self.ledger.claim(self.owner, limit=1):
             attempt = Attempt(claimed[0])
             running = asyncio.get_running_loop().create_task(self._runner.run(attempt), context=Context())
-            await self.ledger.settle([await running])
+            settlement = await running
+            await self.ledger.settle([settlement])
+            if settlement.state is State.FAILED:
+                log_failure(attempt.record, settlement)

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from contextvars import Context
 from segundo.errors import LedgerError
 from segundo.ledger import Ledger, Settlement
 from segundo.record import Record, State
-from segundo.runner import Attempt, Runner, Stop
+from segundo.runner import Attempt, Runner, Stop, log_failure
 
 logger = logging.getLogger("segundo")
 
@@ -253,7 +252,7 @@ class Embedded:
         elif settlement.state is State.QUEUED:
             self._look_in(settlement.delay)
         elif settlement.state is State.FAILED:
-            _log_failure(attempt.record, settlement)
+            log_failure(attempt.record, settlement)
 
     # Beating and stopping
 
@@ -302,8 +301,3 @@ async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
         except Exception:
             logger.exception("Segundo's executor failed, and goes on")
             await asyncio.sleep(FIRST_PAUSE)
-
-
-def _log_failure(record: Record, settlement: Settlement) -> None:
-    error = json.loads(settlement.error or "{}")
-    logger.error("%s %s failed: %s", record.task, record.id, error.get("traceback", settlement.reason))
