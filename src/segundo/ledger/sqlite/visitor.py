@@ -64,7 +64,9 @@ class Visitor:
                 f"there is no ledger at {path}: name it with --ledger or SEGUNDO_LEDGER, or go to its folder"
             )
         if not os.access(path, os.R_OK):
-            raise LedgerUnusable(f"ledger {path} may not be read by this user: ask its owner, or be its owner")
+            raise LedgerUnusable(
+                f"ledger {path} may not be read by this user: ask its owner, or be its owner"
+            )
         self.path = path
         self._deadline = float("inf")
         self._connection = _connect(path)
