@@ -24,7 +24,7 @@ from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable,
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, new_id
-from segundo.request import RequestSide
+from segundo.request import RequestTasks
 from segundo.runtime import InlineRuntime, Runtime
 from segundo.settings import settings
 from segundo.status import ROOT, Status
@@ -236,17 +236,15 @@ class Segundo:
 
     # Life
 
-    def begin(self, request: Any) -> RequestSide | None:
+    def begin(self, request: Any) -> RequestTasks | None:
         """The request side of a request or WebSocket; None while no runtime serves it."""
         runtime = self._serving(request.scope)
-        return (
-            None if runtime is None else RequestSide(self, runtime, live=request.scope["type"] == "websocket")
-        )
+        return None if runtime is None else RequestTasks(self, runtime, live=_is_live(request))
 
-    async def start(self, request: Any) -> RequestSide:
+    async def start(self, request: Any) -> RequestTasks:
         """Start the runtime that the lifespan did not, and begin the request side."""
         runtime = await self._started(request.scope)
-        return RequestSide(self, runtime, live=request.scope["type"] == "websocket")
+        return RequestTasks(self, runtime, live=_is_live(request))
 
     async def _find(self, request: Request, id: str) -> Record | None:
         runtime = await self._started(request.scope)
@@ -378,6 +376,11 @@ class _Edge:
 def _from_test_client(scope: Scope) -> bool:
     """Servers name their ASGI version; Starlette's TestClient does not. No request can forge that."""
     return "asgi" not in scope
+
+
+def _is_live(request: Any) -> bool:
+    """A WebSocket may stay open for days: its calls cannot wait for its end."""
+    return bool(request.scope["type"] == "websocket")
 
 
 def _name(function: Any) -> str:

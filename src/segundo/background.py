@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import starlette.background
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
@@ -70,25 +70,12 @@ class Handle(Generic[R_co]):
         return f"Handle({self.id!r})"
 
 
-class Side(Protocol):
-    """The request side that an object of a request belongs to."""
-
-    def add(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Recorded | None: ...
-    async def flush(self) -> None: ...
-    async def run_in_process(self) -> None: ...
-    def accepted(self, handle: Handle[Any]) -> Response: ...
-
-
 class BackgroundTasks(FastAPIBackgroundTasks):
     """Calls to make after the response: FastAPI's own object, and in an app with a `Segundo` a durable one.
 
     There, `add_task` returns a handle, and every call that can be written down is in the ledger before the
     client sees the first byte. Without a `Segundo` it does exactly what FastAPI's does.
     """
-
-    _side: Side | None = None
 
     @overload  # type: ignore[override]  # Starlette's returns None
     def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
@@ -103,43 +90,29 @@ class BackgroundTasks(FastAPIBackgroundTasks):
         plain function's call that cannot be recorded runs in process, as FastAPI would run it, and is warned
         about once.
         """
-        func = _function(func, kwargs)
-        recorded = None if self._side is None else self._side.add(func, args, kwargs)
-        if recorded is not None:
-            self.tasks.append(recorded)
-            return recorded.handle
-        if isinstance(func, Configured):
+        return self._add(_function(func, kwargs), args, kwargs)
+
+    def _add(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Handle[Any]":
+        """Without a `Segundo`; a request of an app that has one says otherwise (segundo.request)."""
+        if isinstance(function, Configured):
             raise ConfigurationError(
                 "options(…) need an app with a Segundo: without one there is nothing to keep them"
             )
-        self.tasks.append(BackgroundTask(func, *args, **kwargs))
-        handle: Handle[Any] = Handle(None)
-        return handle
+        return self._add_in_process(function, args, kwargs)
+
+    def _add_in_process(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "Handle[Any]":
+        self.tasks.append(BackgroundTask(function, *args, **kwargs))
+        return Handle(None)
 
     def accepted(self, call: Handle[Any]) -> Response:
         """The answer 202 Accepted with the record as its body and its address as `Location`.
 
         Raises ConfigurationError while the status routes are off, and for a call that runs in process.
         """
-        if self._side is None:
-            raise ConfigurationError("accepted(…) needs an app with a Segundo")
-        return self._side.accepted(call)
+        raise ConfigurationError("accepted(…) needs an app with a Segundo")
 
     async def flush(self) -> None:
         """Wait until what was added so far is in the ledger. Raises LedgerUnavailable if it cannot be."""
-        if self._side is not None:
-            await self._side.flush()
-
-    async def __call__(self) -> None:
-        """Run what runs in process. With a `Segundo` a failure stops nothing; recorded calls run later."""
-        if self._side is None:
-            await super().__call__()
-        else:
-            await self._side.run_in_process()
-
-    def next_in_process(self) -> starlette.background.BackgroundTask | None:
-        """The first of `tasks` that no record stands for."""
-        return next((task for task in self.tasks if not isinstance(task, Recorded)), None)
 
 
 InThread = Callable[[Callable[[], Any]], Awaitable[Any]]

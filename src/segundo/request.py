@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
+import starlette.background
 from fastapi import HTTPException
 from starlette.responses import Response
 
@@ -30,6 +31,9 @@ class Phase(IntEnum):
     )
 
 
+LATE = (Phase.RECORDED, Phase.RELEASED)  # a call that comes now is recorded on the next turn of the loop
+
+
 class Desk(Protocol):
     """What the request side needs of the app it belongs to."""
 
@@ -48,18 +52,21 @@ class Keeper(Protocol):
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
 
 
-class RequestSide:
-    """The calls of one request. `live`: a WebSocket, whose calls are recorded and released as they come."""
+class RequestTasks(BackgroundTasks):
+    """The calls of one request, from the first that is added until they are released.
+
+    `live`: a WebSocket, whose calls are recorded and released as they come. One object, and no other that
+    points back to it: a cycle in each request would keep the garbage collector busy.
+    """
 
     def __init__(self, desk: Desk, keeper: Keeper, *, live: bool = False) -> None:
-        self.tasks = BackgroundTasks()
-        self.tasks._side = self  # pyright: ignore[reportPrivateUsage]  # the two are one object to the user
+        super().__init__()
         self._desk = desk
         self._keeper = keeper
         self._phase = Phase.RELEASED if live else Phase.OPEN
         self._loop = asyncio.get_running_loop()
         self._pending: list[Recorded] = []
-        self._held: list[Record] = []
+        self._held: Sequence[Record] = ()
         self._last_plain: str | None = None
         self._recorded = 0  # how many of `.tasks` are records, or will be
         self._flushing: asyncio.Task[None] | None = None
@@ -67,36 +74,35 @@ class RequestSide:
 
     # What the endpoint calls, perhaps from a thread
 
-    def add(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Recorded | None:
-        """The call, to be recorded; None if it runs in process."""
+    def _add(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         made = self._desk.call(function, args, kwargs)
         if made is None:
-            self._soon()
-            return None
-        task, call = made
+            handle = self._add_in_process(function, args, kwargs)
+        else:
+            handle = self._add_recorded(*made, args, kwargs)
+        if self._phase in LATE:
+            self._loop.call_soon_threadsafe(self._begin_late)
+        return handle
+
+    def _add_recorded(
+        self, task: Task, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Handle[Any]:
         if task.plain:
             call = self._in_order(call)
         recorded = Recorded(call, task.is_async, task.function, args, kwargs)
+        self.tasks.append(recorded)
+        self._recorded += 1
         if self._phase is not Phase.DROPPED:
             self._pending.append(recorded)
-            self._soon()
-        self._recorded += 1
-        return recorded
+        return recorded.handle
 
     def _in_order(self, call: Call) -> Call:
         """Plain calls run one after another, in the order added; one failing does not stop the next."""
         before, self._last_plain = self._last_plain, call.id
         return call if before is None else call._replace(after=(Link(before, "run"),))
 
-    def _soon(self) -> None:
-        """A call that comes after the response began is recorded on the next turn of the loop."""
-        if self._phase in (Phase.RECORDED, Phase.RELEASED):
-            self._loop.call_soon_threadsafe(self._begin_late)
-
-    def accepted(self, handle: Handle[Any]) -> Response:
-        return self._desk.accepted(handle)
+    def accepted(self, call: Handle[Any]) -> Response:
+        return self._desk.accepted(call)
 
     # What the request's exit stacks call
 
@@ -124,7 +130,7 @@ class RequestSide:
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The last byte is out, the request's sessions are still open: time for calls that run in process."""
         if error is None and self._phase is not Phase.DROPPED:
-            await self.run_in_process()
+            await self()
 
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The request is over, whatever became of it after it was answered: release what was recorded."""
@@ -132,7 +138,7 @@ class RequestSide:
             return
         try:
             if error is None:
-                await self.run_in_process()
+                await self()
             elif self._held:
                 logger.warning(
                     "a request failed after its calls were recorded; they run all the same: %r", error
@@ -143,7 +149,7 @@ class RequestSide:
                 await self._release()
 
     async def _release(self) -> None:
-        held, self._held = self._held, []
+        held, self._held = self._held, ()
         await self._keeper.release(held)
 
     def _drop(self) -> None:
@@ -152,16 +158,19 @@ class RequestSide:
 
     # In process
 
-    async def run_in_process(self) -> None:
+    async def __call__(self) -> None:
         """Call what cannot be recorded, one after another, once; a failure is logged and stops nothing."""
-        if len(self.tasks.tasks) == self._recorded:
+        if len(self.tasks) == self._recorded:
             return
-        while (task := self.tasks.next_in_process()) is not None:
-            self.tasks.tasks.remove(task)
+        while (task := self._next_in_process()) is not None:
+            self.tasks.remove(task)
             try:
                 await call_as_fastapi_does(task, self._keeper.in_thread)
             except Exception as error:
                 self._desk.in_process_failed(getattr(task, "func", task), error)
+
+    def _next_in_process(self) -> starlette.background.BackgroundTask | None:
+        return next((task for task in self.tasks if not isinstance(task, Recorded)), None)
 
     # Recording
 
@@ -180,7 +189,7 @@ class RequestSide:
     async def _record_late(self) -> None:
         if self._pending:
             await self._record()
-        if self._phase is Phase.RELEASED:
+        if self._phase is Phase.RELEASED and self._held:
             await self._release()
 
     async def _record(self) -> None:
@@ -190,13 +199,13 @@ class RequestSide:
         records = await self._keeper.record([recorded.call for recorded in pending])
         for recorded, record in zip(pending, records, strict=True):
             recorded.handle.stored(record)
-        self._held += records
+        self._held = [*self._held, *records] if self._held else records
 
     def _begin_late(self) -> None:
         if self._pending and _over(self._flushing):
             self._flushing = self._loop.create_task(self._flush_late())
         if self._phase is Phase.RELEASED and _over(self._running):
-            self._running = self._loop.create_task(self.run_in_process())
+            self._running = self._loop.create_task(self())
 
     async def _flush_late(self) -> None:
         try:

@@ -19,7 +19,6 @@ from weakref import WeakKeyDictionary
 import fastapi
 import fastapi.routing
 from fastapi import FastAPI
-from fastapi.background import BackgroundTasks
 
 from segundo.errors import ConfigurationError
 
@@ -31,10 +30,8 @@ Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | N
 
 
 class RequestTasks(Protocol):
-    """The request side of one request: what the seam calls, and when."""
+    """The background tasks of one request: what the seam calls, and when."""
 
-    @property
-    def tasks(self) -> BackgroundTasks: ...
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
@@ -98,7 +95,7 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
 
 async def _solve(original: Any, desk: Desk, request: Any, dependant: Any, rest: dict[str, Any]) -> Any:
     ours = desk.begin(request) or await desk.start(request)
-    rest["background_tasks"] = ours.tasks
+    rest["background_tasks"] = ours
     request_stack = request.scope[REQUEST_STACK]
     request_stack.push_async_exit(ours.on_request_exit)
     request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)

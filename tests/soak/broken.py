@@ -13,7 +13,7 @@ from segundo import runtime
 from segundo.ledger.sqlite import changes, refused, workers
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns
-from segundo.request import Phase, RequestSide
+from segundo.request import Phase, RequestTasks
 from tests.soak.checker import Rule
 
 OFTEN = 0.2  # seconds
@@ -49,8 +49,8 @@ def record_after_the_response() -> None:
             await asyncio.sleep(OFTEN)
             await self.flush()
 
-    put(RequestSide, "on_function_exit", on_function_exit)
-    put(RequestSide, "on_request_exit", on_request_exit)
+    put(RequestTasks, "on_function_exit", on_function_exit)
+    put(RequestTasks, "on_request_exit", on_request_exit)
 
 
 def release_by_age() -> None:
