@@ -16,6 +16,7 @@ logger = logging.getLogger("segundo")
 
 Ended = tuple[Attempt, Settlement]
 
+LAST_MOMENT = 1.0  # seconds in which a `def` that looks at `current().cancelled` may still end at a stop
 BEAT = 10.0  # seconds between comparisons of what runs here with what the ledger thinks
 SOON = 0.05  # seconds until a claim looks again for what was due and could not be had
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the ledger cannot be written
@@ -273,14 +274,19 @@ class Embedded:
     async def _drain(self, grace: float) -> None:
         """Wait for what runs; after `grace` cancel what can be cancelled, and leave threads to the rescue."""
         await self._until_stored(grace, lambda: not self._reserved)
-        if attempts := [attempt.running for attempt in self._running.values() if attempt.running is not None]:
+        if attempts := self._under_way():
             await asyncio.wait(attempts, timeout=grace)
         stopped = [task for attempt in self._running.values() if (task := attempt.task) is not None]
         for attempt in self._running.values():
             attempt.stop(Stop.SHUTDOWN)
         if stopped:
             await asyncio.wait(stopped, timeout=grace)
+        if attempts := self._under_way():
+            await asyncio.wait(attempts, timeout=LAST_MOMENT)
         await self._until_stored(grace, lambda: len(self._running) == self._busy)
+
+    def _under_way(self) -> list[asyncio.Task[None]]:
+        return [attempt.running for attempt in self._running.values() if attempt.running is not None]
 
     async def _until_stored(self, patience: float, enough: Callable[[], bool]) -> None:
         """Every outcome there is goes to the ledger before we leave; what still runs in threads has none."""
