@@ -135,6 +135,15 @@ class Evidence:
                 found.setdefault(process, asked.t)
         return found
 
+    @property
+    def stopped(self) -> set[str]:
+        """Who was killed or asked to stop."""
+        return self.killed.keys() | self.asked.keys()
+
+    @property
+    def born(self) -> set[str]:
+        return {born.process for born in self.of(Born)}
+
     def _members(self, groups: tuple[int, ...], *, until: int) -> list[str]:
         # A group's number may be used again: who was born later is of another one.
         return [born.process for born in self.of(Born) if born.group in groups and born.t <= until]

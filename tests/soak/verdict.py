@@ -68,8 +68,6 @@ def _figures(evidence: Evidence) -> dict[str, int]:
         "ended WorkerLost": sum(row.reason == "WorkerLost" for row in rows),
         "kills": sum(1 for _ in evidence.of(Killed)),
         "stops in good order": sum(1 for _ in evidence.of(Asked)),
-        "processes that ended unasked": len(
-            evidence.deaths.keys() - evidence.killed.keys() - evidence.asked.keys()
-        ),
+        "processes that ended unasked": len(evidence.born & evidence.deaths.keys() - evidence.stopped),
         "stalls": sum(1 for _ in evidence.of(Stalled)),
     }
