@@ -4,8 +4,10 @@ SOAK=long kills 30 times, otherwise 6; SOAK_SEED draws a storm again that failed
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from random import SystemRandom
+from typing import Any
 
 import pytest
 
@@ -20,35 +22,43 @@ TRIED = ("accepted", "refused", "records", "attempts cut off by a kill", "calls 
 pytestmark = pytest.mark.skipif(not processes.available, reason="the storm finds processes in /proc")
 
 
-def blow(folder: Path, weather: Weather) -> Verdict:
-    print(f"\n{weather}")  # with the seed; pytest shows it when the test fails
-    verdict = storm(weather, folder)
-    print(verdict.told())
-    return verdict
+Blow = Callable[..., Verdict]
 
 
-def seed() -> int:
-    return int(os.environ.get("SOAK_SEED") or SystemRandom().randrange(10**6))
+@pytest.fixture
+def blow(own_directory: Path, capsys: pytest.CaptureFixture[str]) -> Blow:
+    """Run one storm of this weather and say, also when it passes, what it was and what it tried."""
+
+    def blow(**weather: Any) -> Verdict:
+        seed = int(os.environ.get("SOAK_SEED") or SystemRandom().randrange(10**6))
+        drawn = Weather(seed=seed, **weather)
+        with capsys.disabled():
+            print(f"\n{drawn}", flush=True)
+            verdict = storm(drawn, own_directory)
+            print(verdict.told(most=5), flush=True)
+        return verdict
+
+    return blow
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("workers", "beside"), [(1, 0), (4, 0), (2, 2)])
-def test_no_promise_breaks_under_kill_9(workers: int, beside: int, own_directory: Path) -> None:
-    verdict = blow(own_directory, Weather(kills=KILLS, workers=workers, beside=beside, seed=seed()))
+def test_no_promise_breaks_under_kill_9(workers: int, beside: int, blow: Blow) -> None:
+    verdict = blow(kills=KILLS, workers=workers, beside=beside)
     assert not verdict.violations, verdict.told()
     assert not verdict.idle(*TRIED)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("way", sorted(WAYS))
-def test_a_library_broken_on_purpose_is_caught(way: str, own_directory: Path) -> None:
+def test_a_library_broken_on_purpose_is_caught(way: str, blow: Blow) -> None:
     broken = WAYS[way]
-    verdict = blow(own_directory, Weather(seed=seed(), broken=way, **broken.weather))
+    verdict = blow(broken=way, **broken.weather)
     assert broken.breaks <= verdict.rules, verdict.told()
 
 
 @pytest.mark.timeout(120)
-def test_no_promise_breaks_under_one_kill(own_directory: Path) -> None:
-    verdict = blow(own_directory, Weather(kills=1, seed=seed(), between=(1.0, 2.0), stalls=0.0))
+def test_no_promise_breaks_under_one_kill(blow: Blow) -> None:
+    verdict = blow(kills=1, between=(1.0, 2.0), stalls=0.0, deploys=0.0, drain=30.0)
     assert not verdict.violations, verdict.told()
     assert not verdict.idle("accepted", "refused", "records", "attempts", "kills")
