@@ -35,18 +35,18 @@ class Actor:
     """One who carries out orders. What came of an order, or the error that it met, is its answer."""
 
     def __init__(self, connection: Connection, end: Callable[[], None], pid: int | None = None) -> None:
-        self._connection = connection
+        self.connection = connection
         self._end = end
         self.pid = pid
 
     def begin(self, orders: Sequence[Order]) -> None:
         """Hand over orders, to be carried out one after another, and do not wait."""
-        self._connection.send(list(orders))
+        self.connection.send(list(orders))
 
     def answers(self) -> list[Any]:
         """What came of the orders of `begin`."""
-        assert self._connection.poll(PATIENCE), "the actor does not answer"
-        answers: list[Any] = self._connection.recv()
+        assert self.connection.poll(PATIENCE), "the actor does not answer"
+        answers: list[Any] = self.connection.recv()
         return answers
 
     def do(self, method: str, *args: Any, **kwargs: Any) -> Any:

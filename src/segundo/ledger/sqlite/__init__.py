@@ -35,7 +35,7 @@ class SQLiteLedger:
     """Records in one file, written by one thread with group commit. See `segundo.ledger.Ledger` for each
     method.
 
-    `path`: the file, or "memory://" for a temporary one that goes when the ledger closes. `durability`:
+    `path`: the file, or "memory://" for a temporary one that goes with this object. `durability`:
     "full" (an fsync before each commit returns) or "normal" (a power loss may take the last commits).
     `record_timeout`: seconds that a request waits for its records. `clock`: unix seconds; every time in the
     ledger comes from it. `connect`: makes the connections that write, here a fault can be put in.
@@ -69,7 +69,7 @@ class SQLiteLedger:
 
     def _open(self) -> None:
         file.prepare(self.path)
-        self._turns = Turns.at(lock_file(self.path))
+        self._turns = self._take_turns()
         try:
             with self._turns.turn():
                 self._open_in_turn()
@@ -81,6 +81,13 @@ class SQLiteLedger:
             raise
         self._writer.start()
         self._pid = os.getpid()
+
+    def _take_turns(self) -> Turns:
+        path = lock_file(self.path)
+        try:
+            return Turns.at(path)
+        except OSError as error:
+            raise LedgerUnusable(f"ledger {self.path}: {path} cannot be opened: {error.strerror}") from error
 
     def _open_in_turn(self) -> None:
         with closing(self._connect(self.path, self._durability)) as connection:

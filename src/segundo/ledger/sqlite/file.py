@@ -3,6 +3,7 @@
 import logging
 import os
 import platform
+import re
 import sqlite3
 from importlib import resources
 from pathlib import Path
@@ -20,7 +21,10 @@ OLDEST_READER = 1  # the oldest schema version whose programs may still open thi
 BUSY_MS = 200  # how long one attempt to begin waits for a stranger's lock; the writer tries again
 
 NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "fuse.sshfs", "glusterfs", "ceph"}
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "9p", "ceph", "lustre", "beegfs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph-fuse", "fuse.rclone", "fuse.s3fs", "fuse.gcsfuse"),
+    }
 )
 FLEETING = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
 
@@ -31,7 +35,20 @@ def prepare(path: Path) -> None:
         raise LedgerUnusable(
             f"ledger {path}: the folder {path.parent} does not exist; create it or set SEGUNDO_LEDGER"
         )
-    kind = filesystem(path.parent)
+    check_filesystem(path, filesystem(path.parent))
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not path.is_file():
+            raise LedgerUnusable(f"ledger {path} is no file; choose another path") from None
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise LedgerUnusable(f"ledger {path} cannot be read and written by this user") from None
+    except OSError as error:
+        raise LedgerUnusable(f"ledger {path} cannot be created: {error.strerror}") from error
+
+
+def check_filesystem(path: Path, kind: str) -> None:
+    """Refuse a file system of this kind if it is on a network, warn if it does not last."""
     if kind in NETWORK:
         raise LedgerUnusable(
             f"ledger {path} is on a network file system ({kind}), whose locks SQLite cannot trust: "
@@ -43,13 +60,6 @@ def prepare(path: Path) -> None:
             path,
             kind,
         )
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        if not os.access(path, os.R_OK | os.W_OK):
-            raise LedgerUnusable(f"ledger {path} cannot be read and written by this user") from None
-    except OSError as error:
-        raise LedgerUnusable(f"ledger {path} cannot be created: {error.strerror}") from error
 
 
 def connect(
@@ -93,13 +103,10 @@ def read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
 
 def set_up(connection: sqlite3.Connection, path: Path) -> None:
     """Make an empty file a ledger, or check that this program may open it. Runs inside the turn."""
-    try:
-        if _header(connection) == (0, 0) and not _tables(connection):
-            _create(connection)
-        else:
-            check(connection, path)
-    except sqlite3.DatabaseError as error:
-        raise LedgerUnusable(f"ledger {path} cannot be opened: {error}") from error
+    if _header(connection) == (0, 0) and not _tables(connection):
+        _create(connection)
+    else:
+        check(connection, path)
 
 
 def check(connection: sqlite3.Connection, path: Path) -> None:
@@ -138,16 +145,16 @@ def _oldest_reader(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM meta WHERE name = 'oldest_reader'").fetchone()[0])
 
 
-def filesystem(folder: Path) -> str:
+def filesystem(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> str:
     """The type of the file system that holds `folder`, as the kernel names it; "" where it cannot be told."""
     try:
-        mounts = Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines()
+        lines = mounts.read_text("utf-8", "replace").splitlines()
     except OSError:
         return ""
     real, best, kind = os.path.realpath(folder), "", ""
-    for line in mounts:
+    for line in lines:
         _, point, fstype, *_ = line.split(" ")
-        point = point.encode().decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), point)
         inside = real == point or real.startswith(point.rstrip("/") + "/")
         if inside and len(point) >= len(best):
             best, kind = point, fstype

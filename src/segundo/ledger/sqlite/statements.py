@@ -48,9 +48,10 @@ WITH forgotten (id) AS (SELECT value FROM json_each(?))
 SELECT DISTINCT same_as FROM records
 WHERE same_as IN (SELECT id FROM forgotten) AND id NOT IN (SELECT id FROM forgotten)
 """
+# forget: links_by_after.
 FORGET_LINKS = "DELETE FROM links WHERE after IN (SELECT value FROM json_each(?))"
 
-# release (b): primary key, links_by_after.
+# release (b): owned, by owner and id; links_by_after.
 RELEASE = """
 UPDATE records SET owner = NULL, run_at = max(run_at, ?),
     state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
@@ -66,7 +67,7 @@ WHERE id IN (SELECT value FROM json_each(:ids)) AND owner = :owner AND state = '
 RETURNING id
 """
 
-# claim: claimable, one seek for each queue that has something queued.
+# claim: claimable (suspects), one seek for each queue that has something queued.
 QUEUES = """
 WITH RECURSIVE names (queue) AS (
     SELECT min(queue) FROM records WHERE state = 'queued' AND crashes = 0
@@ -152,7 +153,7 @@ SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL AND (
     OR :state = 'queued' AND state = 'cancelled' AND reason = 'Cancelled')
 """
 
-# What a terminal record lets go on (c, i): primary key of links, then primary key.
+# What a terminal record lets go on (c, i): primary key of links, then primary key, links_by_after.
 ANY_LINK = "SELECT EXISTS (SELECT 1 FROM links)"
 FREE = (
     "DELETE FROM links WHERE before IN (SELECT value FROM json_each(?)) RETURNING before, after, on_failure"
@@ -177,7 +178,7 @@ PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state
 # beat: owned.
 RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = ? AND state = 'running'"
 
-# join, leave, rescue: the workers table is small.
+# join, leave, rescue: the workers table is small; what is left to one: owned.
 JOIN = """
 INSERT INTO workers (id, host, pid, durability, started_at) VALUES (?, ?, ?, ?, ?) RETURNING number
 """
@@ -200,7 +201,7 @@ UPDATE records SET
 WHERE owner = :owner AND state = 'running'
 RETURNING {ALL}
 """
-# rescue (b): owned.
+# rescue (b): owned, links_by_after.
 RESCUE_WAITING = f"""
 UPDATE records SET owner = NULL, run_at = max(run_at, :now),
     state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)

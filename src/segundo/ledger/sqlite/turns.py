@@ -82,7 +82,8 @@ class Turns:
         """Wait for this process's turn to write. Who has just written stands behind who waits.
 
         Plain SQLite starves: the process that has just committed wins the lock again. Here it must first get
-        `next`, which the longest waiting one holds (test_four_processes_share_the_commits).
+        `next`, which the longest waiting one holds
+        (test_who_waits_for_a_turn_gets_it_before_who_has_just_had_it).
         """
         with self._thread_turn:
             self._lock(NEXT)
