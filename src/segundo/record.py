@@ -42,7 +42,7 @@ class Transition(NamedTuple):
 
 
 # What ends the wait for a request. `forget` keeps a refused call that another request was told is the same.
-FREEING = "release, rescue, forget"
+FREEING = "release, start, rescue, forget"
 # What can be the end of a record, and so lets go on, or cancels, what waits for it.
 ENDING = "settle, cancel, rescue, beat, forget"
 

@@ -36,7 +36,7 @@ ENDED: dict[str, Any] = {"owner": None, "finished_at": NOW}
 CANCELLED = {**ENDED, **CANCELLATION, "state": State.CANCELLED}
 IN_VAIN = {"state": State.CANCELLED, "reason": "PredecessorFailed", "finished_at": NOW}
 
-HELD = ["held", "held, behind a queued"]
+HELD = ["held", "held, for later", "held, behind a queued"]
 HELD_FOR_ANOTHER = ["held, and another's", "held, and another's, behind a queued"]
 HELD_BY_OTHERS = ["held by a living other", "held by the dead", "held by the dead, behind another"]
 BEHIND = [name for name in STARTS if name.startswith("behind ")]
@@ -65,15 +65,17 @@ when("a", ["record behind a live one"], [ABSENT], {**NEW, "state": State.WAITING
 when("a", ["record behind a failed one"], [ABSENT], {**NEVER_RUN, "reason": "PredecessorFailed"})
 when("a", ["record with a live key"], [ABSENT], {**NEVER_RUN, "reason": "Duplicate"})
 
-when("b", ["release"], ["held", "held, and another's"], FREED)
+when("b", ["release", "start nothing"], ["held", "held, and another's"], FREED)
+when("b", ["release", "start", "start nothing"], ["held, for later"], {"state": State.QUEUED, "owner": None})
 when("b", ["forget", "forget outside a request"], ["held, and another's"], FREED)
 when(
     "b",
-    ["release", "forget", "forget outside a request"],
+    ["release", "start", "start nothing", "forget", "forget outside a request"],
     ["held, and another's, behind a queued"],
     {"owner": None, "run_at": NOW},
 )
 when("b", ["release of another"], ["held by a living other"], FREED)
+when("b", ["start", "start nothing"], ["held, behind a queued"], {"owner": None, "run_at": NOW})
 when("b", ["rescue"], ["held by the dead"], FREED)
 when("b", ["release"], ["held, behind a queued"], {"owner": None, "run_at": NOW})
 when("b", ["rescue"], ["held by the dead, behind another"], {"owner": None, "run_at": NOW})
@@ -106,6 +108,10 @@ CLAIMED = {"state": State.RUNNING, "owner": "me", "started_at": NOW}
 when("d", ["claim", "claim from its queue", "claim it"], DUE, {**CLAIMED, "claim": 1})
 when("d", ["claim no suspect", "claim it as no suspect"], DUE, {**CLAIMED, "claim": 1})
 when("d", ["claim", "claim from its queue", "claim it"], ["suspect"], {**CLAIMED, "claim": 2})
+
+STARTED = {"state": State.RUNNING, "claim": 1, "started_at": NOW}
+when("bd", ["start"], ["held", "held, and another's"], STARTED)
+when("bd", ["start of another"], ["held by a living other"], STARTED)
 
 FAILED = {**ENDED, **FAILURE, "state": State.FAILED, "failures": 1}
 when("e", ["settle succeeded"], RUNNING, {**ENDED, "state": State.SUCCEEDED})

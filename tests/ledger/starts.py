@@ -35,6 +35,11 @@ async def held(stage: Stage) -> Start:
     return Start(record)
 
 
+async def held_for_later(stage: Stage) -> Start:
+    (record,) = await stage.ledger.record([its(held=True, run_at=FAR)], owner=stage.me)
+    return Start(record)
+
+
 async def held_by_a_living_other(stage: Stage) -> Start:
     other = await stage.another("other")
     (record,) = await other.record([its(held=True)], owner="other")
@@ -180,6 +185,7 @@ BEFORE["a lost"] = one_lost
 STARTS: dict[str, Maker] = {
     ABSENT: absent,
     "held": held,
+    "held, for later": held_for_later,
     "held by a living other": held_by_a_living_other,
     "held by the dead": held_by_the_dead,
     "held by the dead, behind another": held_by_the_dead_behind_another,

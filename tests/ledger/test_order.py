@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from segundo.record import PRIORITIES, Record
-from tests.ledger.suite import START, Stage, call
+from segundo.record import PRIORITIES, Record, State
+from tests.ledger.suite import START, Stage, after, call
 
 ME = Stage.me
 
@@ -142,6 +142,53 @@ async def test_what_a_claim_returns_is_what_is_stored(stage: Stage) -> None:
     (claimed,) = await stage.ledger.claim(ME, limit=1)
     assert claimed == stage.now_is(claimed)
     assert (claimed.owner, claimed.claim, claimed.started_at) == (ME, 1, stage.clock.now)
+
+
+# Started in the step that releases them
+
+
+async def test_what_is_started_is_claimed_without_ever_being_queued(stage: Stage) -> None:
+    held = [await stage.held(id=id) for id in ("a", "b", "c")]
+    stage.clock.move(5)
+    started = list(await stage.ledger.start(ME, held, limit=10))
+    assert started == [stage.now_is(record) for record in held]
+    assert {(r.state, r.owner, r.claim, r.started_at) for r in started} == {
+        (State.RUNNING, ME, 1, stage.clock.now)
+    }
+
+
+async def test_what_is_beyond_the_limit_of_a_start_is_released(stage: Stage) -> None:
+    held = [await stage.held(id=id) for id in ("a", "b", "c")]
+    started = await stage.ledger.start(ME, held, limit=1)
+    assert ids(list(started)) == ["a"]
+    assert [stage.now_is(record).state for record in held] == ["running", "queued", "queued"]
+
+
+async def test_what_waits_for_another_or_is_not_due_is_released_and_not_started(stage: Stage) -> None:
+    first, second = call(held=True), call(held=True, delay=10)
+    third = call(held=True, after=after(first.id))
+    held = await stage.ledger.record([first, second, third], owner=ME)
+    started = await stage.ledger.start(ME, held, limit=10)
+    assert ids(list(started)) == [first.id]
+    assert [stage.now_is(record).state for record in held] == ["running", "queued", "waiting"]
+    assert {stage.now_is(record).owner for record in held[1:]} == {None}
+
+
+async def test_only_its_owner_starts_a_record_and_only_once(stage: Stage) -> None:
+    await stage.another("other")
+    record = await stage.held()
+    assert await stage.ledger.start("other", [record], limit=1) == []
+    assert stage.now_is(record) == record
+    assert len(await stage.ledger.start(ME, [record], limit=1)) == 1
+    assert await stage.ledger.start(ME, [record], limit=1) == []
+    assert stage.now_is(record).claim == 1
+
+
+async def test_a_start_needs_no_await(stage: Stage) -> None:
+    record = await stage.held()
+    started = stage.ledger.start(ME, [record], limit=1)
+    assert await stage.ledger.claim(ME, limit=1) == []
+    assert ids(list(await started)) == [record.id]
 
 
 # When the next is due

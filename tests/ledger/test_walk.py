@@ -29,6 +29,7 @@ class Walk:
         self.verbs: dict[str, Callable[[random.Random], Awaitable[object]]] = {
             "record": self.record,
             "release": self.release,
+            "start": self.start,
             "claim": self.claim,
             "settle": self.settle,
             "cancel": self.cancel,
@@ -85,6 +86,14 @@ class Walk:
         ledger, owner = self.either(chance)
         record = self.some(chance, State.WAITING)
         await ledger.release(owner, [record.id] if record else [])
+
+    async def start(self, chance: random.Random) -> None:
+        ledger, owner = self.either(chance)
+        records = [self.some(chance, State.WAITING) for _ in range(2)]
+        wanted = list({record.id: record for record in records if record is not None}.values())
+        started = await ledger.start(owner, wanted, limit=chance.randint(0, 2))
+        stored = self.stage.records()
+        assert [stored[record.id] for record in started] == started
 
     async def claim(self, chance: random.Random) -> None:
         ledger, owner = self.either(chance)
@@ -148,7 +157,7 @@ def check_the_whole(records: dict[str, Record]) -> None:
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=STEPS)
 def test_nothing_ever_happens_that_is_not_in_the_table(kind: str, steps: list[int]) -> None:
     async def live() -> None:

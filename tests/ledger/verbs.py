@@ -83,6 +83,13 @@ async def release_of_another(stage: Stage, start: Start) -> Any:
     return await stage.ledger.release("other", [start.record.id])
 
 
+def start(owner: str = Stage.me, limit: int = 10) -> Act:
+    async def act(stage: Stage, begin: Start) -> Any:
+        return await stage.ledger.start(owner, [begin.record], limit=limit)
+
+    return act
+
+
 def claim(**how: Any) -> Act:
     async def act(stage: Stage, start: Start) -> Any:
         return await stage.ledger.claim(stage.me, **{"limit": 10, **how})
@@ -193,6 +200,9 @@ VERBS = {
     "record its key again": Verb("record", record_its_key_again, ANYTHING),
     "release": Verb("release", release, None),
     "release of another": Verb("release", release_of_another, None),
+    "start": Verb("start", start(), []),
+    "start of another": Verb("start", start("other"), []),
+    "start nothing": Verb("start", start(limit=0), []),
     "claim": Verb("claim", claim(), []),
     "claim nothing": Verb("claim", claim(limit=0), []),
     "claim no suspect": Verb("claim", claim(suspect=False), []),
