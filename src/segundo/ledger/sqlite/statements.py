@@ -59,8 +59,8 @@ UPDATE records SET owner = NULL, run_at = max(run_at, ?),
 WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
 """
 
-# start (b and d at once): owned, by owner and id; links_by_after. The owner stays: of its request, then of its
-# attempt.
+# start (b and d at once): owned, by owner and id; links_by_after. The owner stays: of its request, then of
+# its attempt.
 START = """
 UPDATE records SET state = 'running', claim = claim + 1, started_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND owner = :owner AND state = 'waiting' AND run_at <= :now
