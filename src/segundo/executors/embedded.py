@@ -262,13 +262,16 @@ class Embedded:
             await asyncio.sleep(BEAT)
             try:
                 async with self._claiming:  # what a claim is just bringing is no stray
-                    beat = await self._ledger.beat(self._owner, running=[*self._running, *self._reserved])
+                    seen = dict(self._running)
+                    beat = await self._ledger.beat(self._owner, running=[*seen, *self._reserved])
             except LedgerError as error:
                 logger.warning("beat failed: %s", error)
                 continue
             for ids, why in ((beat.lost, Stop.LOST), (beat.cancel, Stop.CANCELLED)):
                 for id in ids:
-                    if (attempt := self._running.get(id)) is not None:
+                    # Of an attempt that has begun since, by a release or after a retry, it says nothing
+                    # (test_a_beat_while_a_call_is_being_released_does_not_make_it_run_twice).
+                    if (attempt := seen.get(id)) is not None and self._running.get(id) is attempt:
                         attempt.stop(why)
 
     async def _drain(self, grace: float) -> None:
