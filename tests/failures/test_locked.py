@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -12,6 +13,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger import Settlement
 from segundo.record import State
 from tests.failures.conftest import OpenLedger
+from tests.failures.faults import Faults, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -163,6 +165,51 @@ async def test_a_ledger_closes_though_a_stranger_holds_the_lock(opened: OpenLedg
             stranger.do("BEGIN IMMEDIATE")
             waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
             await asyncio.sleep(0)
+            await ledger.close()
+            with pytest.raises(LedgerUnavailable):
+                await waiting
+            stranger.do("ROLLBACK")
+        assert rows(ledger) == {}
+
+
+@pytest.fixture
+def stranger_steps_in(faults: Faults) -> Callable[[Stranger], None]:
+    """The next batch fails, and before it is tried again, change by change, a stranger takes the lock."""
+
+    def arm(stranger: Stranger) -> None:
+        def error() -> Exception:
+            if faults.seen[-1] == "ROLLBACK":
+                stranger.do("BEGIN IMMEDIATE")
+                faults.heal()
+            return io_error()
+
+        faults.arm(lambda sql: "INSERT INTO records" in sql or sql == "ROLLBACK", when="after", error=error)
+
+    return arm
+
+
+async def test_what_is_tried_again_one_by_one_is_refused_when_the_lock_lasts_too_long(
+    opened: OpenLedger, faults: Faults, stranger_steps_in: Callable[[Stranger], None]
+) -> None:
+    async with opened(record_timeout=SHORT) as ledger:
+        with Stranger(WRITE, ledger.path) as stranger:
+            stranger_steps_in(stranger)
+            with pytest.raises(LedgerUnavailable):
+                await ledger.record([call()], owner=ME)
+            await wait_until_async(lambda: faults.seen[-1] == "BEGIN IMMEDIATE")
+            stranger.do("ROLLBACK")
+            await ledger.rescue()
+            assert rows(ledger) == {}
+
+
+async def test_a_ledger_closes_though_what_it_tries_again_finds_the_lock_taken(
+    opened: OpenLedger, faults: Faults, stranger_steps_in: Callable[[Stranger], None]
+) -> None:
+    async with opened(record_timeout=LONG) as ledger:
+        with Stranger(WRITE, ledger.path) as stranger:
+            stranger_steps_in(stranger)
+            waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
+            await wait_until_async(lambda: faults.seen[-2:] == ["BEGIN IMMEDIATE"] * 2)
             await ledger.close()
             with pytest.raises(LedgerUnavailable):
                 await waiting

@@ -203,7 +203,7 @@ async def test_others_hear_of_what_a_commit_freed_though_it_raised(
 async def test_a_worker_that_could_not_join_holds_no_number(opened: OpenLedger, faults: Faults) -> None:
     """Another process gets that number, and would wait for its lock for ever, inside its turn to write."""
     async with opened() as ledger:
-        faults.arm(lambda sql: "INSERT INTO workers" in sql, when="after")
+        faults.arm(commit)
         with pytest.raises(LedgerUnavailable):
             await ledger.join(ME)
         assert living(lock_file(ledger.path)) == []

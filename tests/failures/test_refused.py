@@ -9,7 +9,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Call, Link, Record, State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Faults, Gate, commit
+from tests.failures.faults import Faults, Gate, When, commit
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -195,14 +195,17 @@ async def test_what_waits_for_a_refused_call_takes_it_for_failed(
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("part", ["DELETE FROM records", "COMMIT"])
 async def test_a_refused_call_does_not_stay_though_its_deletion_fails(
-    lasting: bool, opened: OpenLedger, faults: Faults
+    part: str, when: When, lasting: bool, opened: OpenLedger, faults: Faults
 ) -> None:
     async with opened() as ledger:
         (refused,), gate = await together(ledger, faults, call())
         refused.cancel()
         await asyncio.wait([refused])
-        faults.arm(lambda sql: "DELETE FROM records" in sql, lasting=lasting)
+        deletes = lambda: any("DELETE FROM records" in sql for sql in faults.seen)  # noqa: E731
+        faults.arm(lambda sql: part in sql and deletes(), when=when, lasting=lasting)
         gate.open()
         await wait_until_async(lambda: faults.struck)
         faults.heal()

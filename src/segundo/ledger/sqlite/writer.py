@@ -61,6 +61,7 @@ class Writer(threading.Thread):
         self._changed = changed
         self._posted: queue.SimpleQueue[Posted | None] = queue.SimpleQueue()
         self._batch: list[Posted] = []  # what is being applied
+        self._patient = True  # waits while a stranger holds the lock
         self._stopping = False
         self._over = False
         self._connection: sqlite3.Connection | None = connect()
@@ -75,6 +76,7 @@ class Writer(threading.Thread):
             self._refuse_posted()
 
     def stop(self) -> None:
+        self._patient = False
         self._posted.put(None)
 
     # The thread
@@ -134,7 +136,7 @@ class Writer(threading.Thread):
             try:
                 results = self._commit([change for change, _ in self._batch])
             except Busy as busy:
-                if self._stopping:
+                if not self._patient:
                     _refuse(self._batch, busy)
                     return
                 self._batch += self._take(None)
@@ -166,7 +168,7 @@ class Writer(threading.Thread):
             try:
                 return self._commit([change])[0]
             except Busy as busy:
-                if change.unwanted or self._stopping:
+                if change.unwanted or not self._patient:
                     raise LedgerUnavailable("the ledger is locked by another program") from busy
 
     def _forget_at_last(self) -> None:
