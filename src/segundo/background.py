@@ -25,7 +25,11 @@ class BackgroundTask(starlette.background.BackgroundTask):
 
     def __init__(self, func: Callable[P, Any] = NOT_GIVEN, /, *args: P.args, **kwargs: P.kwargs) -> None:
         super().__init__(_function(func, kwargs), *args)
-        self.kwargs.update(kwargs)
+        if "func" in kwargs and not self.is_async:  # Starlette's threads take no keyword of that name
+            function: Callable[..., Any] = self.func
+            self.func = functools.update_wrapper(functools.partial(function, **kwargs), function)
+        else:
+            self.kwargs.update(kwargs)
 
 
 class Recorded(starlette.background.BackgroundTask):
@@ -121,7 +125,8 @@ InThread = Callable[[Callable[[], Any]], Awaitable[Any]]
 def call_as_fastapi_does(task: starlette.background.BackgroundTask, in_thread: InThread) -> Awaitable[None]:
     """Run one task through FastAPI's own object, where tools hang their spans; a `def` by `in_thread`."""
     if not getattr(task, "is_async", True):
-        task.func, task.is_async = _awaitable(task.func, in_thread), True
+        this: Any = task  # Starlette's types see a question and its answer in the two
+        this.func, this.is_async = _awaitable(task.func, in_thread), True
     return FastAPIBackgroundTasks(tasks=[task])()
 
 

@@ -137,6 +137,8 @@ class RequestTasks(BackgroundTasks):
         if self._phase is Phase.DROPPED:
             return
         try:
+            if not isinstance(error, asyncio.CancelledError):
+                await self._catch_up()
             if error is None:
                 await self()
             elif self._held:
@@ -200,6 +202,13 @@ class RequestTasks(BackgroundTasks):
         for recorded, record in zip(pending, records, strict=True):
             recorded.handle.stored(record)
         self._held = [*self._held, *records] if self._held else records
+
+    async def _catch_up(self) -> None:
+        """What came late is recorded and, in process, called before the request is over."""
+        if late := [task for task in (self._flushing, self._running) if task is not None]:
+            await asyncio.wait(late)
+        if self._pending:
+            await self._flush_late()
 
     def _begin_late(self) -> None:
         if self._pending and _over(self._flushing):

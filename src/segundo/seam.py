@@ -14,7 +14,6 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 import fastapi
 import fastapi.routing
@@ -24,6 +23,7 @@ from segundo.errors import ConfigurationError
 
 NEWEST_KNOWN = "0.165.0"  # the newest FastAPI that this seam was tested with
 REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"
+PLACE = "_segundo_place"  # where an app keeps its Place
 MOST_ROUTES = 10_000  # answers kept about routes; more means that something makes new ones all the time
 
 Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
@@ -49,15 +49,27 @@ class Desk(Protocol):
         ...
 
 
-# Per process, as the function that is wrapped is. FastAPI's Dependant has no room for a mark and no weak
-# reference: the answer about one is kept with it, under its address.
-_apps: "WeakKeyDictionary[Any, Desk]" = WeakKeyDictionary()
-_answers: dict[int, tuple[Any, bool]] = {}
+class Place:
+    """One app's place at the seam: who begins its requests, and what is known of its routes."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        # A Dependant has no room for a mark and no weak reference: its answer is kept under its address.
+        self._answers: dict[int, tuple[Any, bool]] = {}
+
+    def concerns(self, dependant: Any, request: Any) -> bool:
+        """Whether the route or a dependency has the parameter; an override might, so any counts as one."""
+        known = self._answers.get(id(dependant))
+        if known is None or known[0] is not dependant:
+            if len(self._answers) >= MOST_ROUTES:
+                self._answers.clear()
+            known = self._answers[id(dependant)] = dependant, _has_parameter(dependant)
+        return known[1] or bool(request.scope["app"].dependency_overrides)
 
 
 def install(app: FastAPI, desk: Desk) -> None:
     """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI."""
-    _apps[app] = desk
+    setattr(app, PLACE, Place(desk))  # with the app, so that it goes with the app
     routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
     if not hasattr(routing.solve_dependencies, "__wrapped__"):
         check_shape()
@@ -65,7 +77,7 @@ def install(app: FastAPI, desk: Desk) -> None:
 
 
 def installed(app: object) -> bool:
-    return app in _apps
+    return hasattr(app, PLACE)
 
 
 def check_shape() -> None:
@@ -85,10 +97,10 @@ def check_shape() -> None:
 def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     @functools.wraps(original)
     def solve_dependencies(*, request: Any, dependant: Any, **rest: Any) -> Coroutine[Any, Any, Any]:
-        desk = _apps.get(request.scope.get("app"))
-        if desk is None or not _uses_tasks(dependant, request):
+        place: Place | None = getattr(request.scope.get("app"), PLACE, None)
+        if place is None or not place.concerns(dependant, request):
             return original(request=request, dependant=dependant, **rest)
-        return _solve(original, desk, request, dependant, rest)
+        return _solve(original, place.desk, request, dependant, rest)
 
     return solve_dependencies
 
@@ -102,16 +114,6 @@ async def _solve(original: Any, desk: Desk, request: Any, dependant: Any, rest: 
     solved = await original(request=request, dependant=dependant, **rest)
     request_stack.push_async_exit(ours.on_response_sent)
     return solved
-
-
-def _uses_tasks(dependant: Any, request: Any) -> bool:
-    """Whether the route or a dependency of it has the parameter; an override might, so any counts as one."""
-    known = _answers.get(id(dependant))
-    if known is None or known[0] is not dependant:
-        if len(_answers) >= MOST_ROUTES:
-            _answers.clear()
-        known = _answers[id(dependant)] = dependant, _has_parameter(dependant)
-    return known[1] or bool(request.scope["app"].dependency_overrides)
 
 
 def _has_parameter(dependant: Any) -> bool:

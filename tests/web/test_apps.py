@@ -2,14 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import fastapi
 import pytest
-from fastapi import APIRouter, BackgroundTasks, FastAPI
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -363,3 +363,20 @@ async def test_a_client_that_calls_itself_testclient_is_no_test_client() -> None
         await client.post("/")
         await ended(2)
     assert LEDGER.exists()
+
+
+def test_what_a_dependency_adds_at_its_exit_has_run_when_the_test_clients_call_returns() -> None:
+    app = FastAPI()
+    Segundo(app)
+
+    def exits(tasks: BackgroundTasks) -> Generator[None]:
+        yield
+        tasks.add_task(note, "recorded")
+        tasks.add_task(lambda: note("in process"))
+
+    @app.post("/", dependencies=[Depends(exits)])
+    def endpoint() -> None: ...
+
+    with TestClient(app) as client:
+        client.post("/")
+        assert sorted(events()) == ["in process", "recorded"]

@@ -166,6 +166,7 @@ async def test_a_failure_is_logged_with_its_traceback(
     segundo: Segundo, caplog: pytest.LogCaptureFixture
 ) -> None:
     record = await outcome(segundo, raises_in_detail)
+    await wait_until_async(lambda: messages(caplog, "ERROR"))
     (error,) = messages(caplog, "ERROR")
     assert f"raises_in_detail {record['id']} failed" in error
     assert "in raises_in_detail" in error

@@ -166,7 +166,8 @@ def test_what_main_recorded_of_itself_runs_after_a_kill_in_another_program(
         ended(tmp_path, 2)
         assert program.post("/later/after the kill") == program._process.pid
     waiting, *_ = [record for record in ledger_rows(tmp_path / "segundo.db") if not record["finished_at"]]
-    assert (waiting["task"], waiting["state"]) == ("main:declared", "queued")
+    assert waiting["task"] == "main:declared"
+    assert waiting["state"] in ("queued", "waiting")  # or the kill came before the release
     with Server("main:app", cwd=tmp_path):
         found = ended(tmp_path, 3)
     assert {record["task"] for record in found} == {"main:declared", "main:note"}
