@@ -38,6 +38,7 @@ class Story:
         self._on_refusal = refused
         self._accepted: dict[str, Record] = {}
         self._refused: set[str] = set()
+        self._released: set[str] = set()
         self._held: dict[str, int] = {}  # the claims that we were given, and have not settled
         self._ended: dict[str, State] = {}
         self._retried: dict[str, int] = {}  # how often each was settled as a failure to be tried again
@@ -56,6 +57,8 @@ class Story:
         await self.settle_one(State.QUEUED, reason="Stumble")
         await self.settle_one(State.SUCCEEDED)
         await self.claim(limit=10)
+        await self.record([call("started"), call("released"), call("started too late")])
+        await self.start(limit=1)
         await self.beat()
         await self.cancel_one()
         await self.settle_one(State.FAILED, reason="Broken", error="{}")
@@ -75,10 +78,20 @@ class Story:
             self._note_refusal()
 
     async def release(self) -> None:
+        self._released.update(self._accepted)
         await self._until_done(lambda: self.ledger.release(ME, list(self._accepted)))
 
+    async def start(self, limit: int) -> None:
+        """Of what waits for its request, the first are claimed as they are released."""
+        waiting = [record for record in self._accepted.values() if record.id not in self._released]
+        self._released.update(record.id for record in waiting)
+        self._begin(await self._until_done(lambda: self.ledger.start(ME, waiting, limit=limit)))
+
     async def claim(self, limit: int) -> None:
-        for record in await self._until_done(lambda: self.ledger.claim(ME, limit=limit)):
+        self._begin(await self._until_done(lambda: self.ledger.claim(ME, limit=limit)))
+
+    def _begin(self, claimed: Sequence[Record]) -> None:
+        for record in claimed:
             assert record.id not in self._refused, f"{record.id} was refused, and runs"
             assert record.id not in self._held, f"{record.id} runs twice at once"
             assert record.id not in self._ended, f"{record.id} runs after it ended"
