@@ -83,8 +83,10 @@ class Runtime:
         await self._embedded.stop(grace=self._settings.grace)
 
     async def close(self) -> None:
-        with suppress(LedgerError):  # then another process finds us dead, and does it for us
-            await self.ledger.leave(self.owner)
+        # If the ledger does not take it in time, another process finds us dead, and does it for us.
+        with suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(self._settings.record_timeout):
+                await self.ledger.leave(self.owner)
         self._threads.close()
         self._request_threads.close()
         await self.ledger.close()

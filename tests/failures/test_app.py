@@ -123,3 +123,17 @@ def test_an_app_refuses_while_its_ledger_fails_and_then_goes_on(
     assert sorted(app.lines("ran")) == sorted(
         tag for tag in app.accepted for _ in range(1 if tag.startswith("slow") else 3)
     )
+
+
+def test_an_app_stops_though_a_stranger_holds_the_lock_of_its_ledger(own_directory: Path) -> None:
+    app = App(own_directory)
+    with app.server:
+        assert app.ask()
+        wait_until(app.all_ended)
+        with locked(app):
+            app.server.terminate()
+            app.server.wait(20)
+        app.server.start()
+        assert app.ask()
+        wait_until(app.all_ended)
+    assert len(check_file(app.ledger)) == 3 * len(app.accepted)

@@ -1,5 +1,6 @@
 """Copies of a busy app's files, taken while all its processes stand still: what a kill then would leave."""
 
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from tests.failures.story import check_file
 from tests.support import ROOT, Server, wait_until
 
 CLIENTS = 4
+FEW, MANY = 12, 300 if os.environ.get("SOAK") == "long" else 40
 
 
 class Load:
@@ -100,7 +102,7 @@ def copies(folder: Path, workers: int, number: int, seed: int) -> None:
 def test_every_copy_is_whole_and_holds_what_was_answered(workers: int, own_directory: Path) -> None:
     seed = SystemRandom().randrange(10**6)
     print("seed", seed)
-    copies(own_directory, workers, 12, seed)
+    copies(own_directory, workers, FEW, seed)
 
 
 @pytest.mark.soak
@@ -108,4 +110,4 @@ def test_every_copy_is_whole_and_holds_what_was_answered(workers: int, own_direc
 def test_each_of_many_copies_is_whole_and_holds_what_was_answered(workers: int, own_directory: Path) -> None:
     seed = SystemRandom().randrange(10**6)
     print("seed", seed)
-    copies(own_directory, workers, 100, seed)
+    copies(own_directory, workers, MANY, seed)
