@@ -65,7 +65,7 @@ class Pair:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=int, help="rounds of each kind (default 8; 2 with --quick)")
+    parser.add_argument("--rounds", type=int, help="rounds of each kind (default 9; 2 with --quick)")
     parser.add_argument("--seconds", type=float, help="length of one load (default 3; 0.5 with --quick)")
     parser.add_argument("--kinds", nargs="+", choices=[kind.path for kind in KINDS], help="only these kinds")
     parser.add_argument(
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
-    rounds = options.rounds or (2 if options.quick else 8)
+    rounds = options.rounds or (2 if options.quick else 9)
     report = Report("request", _about(options, rounds))
     bench = RequestBench(options, sides, directory)
     kinds = [kind for kind in KINDS if kind.path in (options.kinds or _usual_kinds(options))]

@@ -37,13 +37,13 @@ print(begun, ended)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--rounds", type=int, help="rounds, with and without the lock (default 8; 2 with --quick)"
+        "--rounds", type=int, help="rounds, with and without the lock (default 9; 2 with --quick)"
     )
     parser.add_argument("--held", type=float, default=2.0, help="seconds that the lock is held (default 2)")
 
 
 def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
-    rounds = options.rounds or (2 if options.quick else 8)
+    rounds = options.rounds or (2 if options.quick else 9)
     lags: dict[bool, list[Lags]] = {True: [], False: []}
     with Server(sides.ours, directory / "app", environ={"BENCH_WATCH_LOOP": "1"}) as server:
         for number in range(rounds):

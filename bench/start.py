@@ -24,12 +24,12 @@ P50_LIMIT = 2.0  # ms
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, help="requests in a round (default 200; 50 with --quick)")
-    parser.add_argument("--rounds", type=int, help="rounds for each contender (default 8; 2 with --quick)")
+    parser.add_argument("--rounds", type=int, help="rounds for each contender (default 9; 2 with --quick)")
 
 
 def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
     samples = options.samples or (50 if options.quick else 200)
-    rounds = options.rounds or (2 if options.quick else 8)
+    rounds = options.rounds or (2 if options.quick else 9)
     with ExitStack() as stack:
         stock, ours = (
             Timed(stack.enter_context(Server(side, directory / f"{index}")))
