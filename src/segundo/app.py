@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import gc
 import logging
 import os
 import sys
@@ -17,9 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segundo import seam
+from segundo import collector, seam
 from segundo.background import Handle
-from segundo.codec import Value
+from segundo.codec import FORMAT, Value
 from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable, ResultError
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
@@ -196,20 +195,22 @@ class Segundo:
         logger.error("%s, which ran in process, failed", _name(function), exc_info=error)
 
     def _make(self, task: Task, options: Options, arguments: str) -> Call:
-        return Call(
-            id=new_id(),
-            task=task.name,
-            arguments=arguments,
-            queue=options.queue or task.queue,
-            priority=task.priority if options.priority is None else options.priority,
-            delay=options.delay,
-            run_at=options.run_at,
-            attempts=task.retry.attempts,
-            crash_limit=task.crash_limit,
-            key=options.key,
-            retention=self.settings.retention if task.retention is None else task.retention,
-            carried=self._carry_along() if self._carry else None,
-            after=options.links(),
+        return Call(  # by position, which is twice as fast: one is made for every call
+            new_id(),
+            task.name,
+            arguments,
+            FORMAT,
+            options.queue or task.queue,
+            task.priority if options.priority is None else options.priority,
+            options.delay,
+            options.run_at,
+            task.retry.attempts,
+            task.crash_limit,
+            options.key,
+            None,  # retry_of
+            self.settings.retention if task.retention is None else task.retention,
+            self._carry_along() if self._carry else None,
+            options.links() if options.after is not None else (),
         )
 
     def _carry_along(self) -> str:
@@ -299,8 +300,7 @@ class Segundo:
         if self._runtime is not None:
             await self._runtime.start()
         if self.settings.freeze:
-            gc.collect()
-            gc.freeze()
+            collector.spare()
 
     async def _drain(self) -> None:
         """Before anything else shuts down: claim no more, and let what runs end."""

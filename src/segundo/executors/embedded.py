@@ -94,7 +94,8 @@ class Embedded:
         return self._concurrency - self._busy - len(self._reserved)
 
     def _slot_is_free(self) -> None:
-        self._stored.set()
+        if self._stopping:
+            self._stored.set()
         if self._more:
             self._woken.set()
 
@@ -201,7 +202,8 @@ class Embedded:
             self._let_go(attempt)
         else:
             self._ended.append((attempt, settlement))
-            self._outcomes.set()
+            if len(self._ended) == 1:
+                self._outcomes.set()
         if self._more:
             self._woken.set()
 
@@ -209,7 +211,8 @@ class Embedded:
         """Only of this attempt: what went back may be claimed and run here again before we hear of it."""
         if self._running.get(attempt.record.id) is attempt:
             del self._running[attempt.record.id]
-        self._stored.set()
+        if self._stopping:
+            self._stored.set()
         if attempt.record.crashes:
             self._woken.set()  # only now may the next that crashed a process be claimed: it runs alone
 

@@ -150,15 +150,18 @@ class SQLiteLedger:
     async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
         change = changes.RecordCalls(calls, owner)
         recorded = self._post(change)
-        patience = self._answers_of(recorded.get_loop()).within_patience
+        answers = self._answers_of(recorded.get_loop())
+        answers.watch(recorded, change)
         try:
-            return await patience(recorded, lambda: _give_up(change, recorded, self.record_timeout))
+            return await recorded
         except BaseException:
             # Too late, cancelled or failed: these calls must not run. If the writer has not begun, it skips
             # them; else the next transaction deletes them, before anybody can release them (transition k).
             change.give_up()
             self._refused.add(change)
             raise
+        finally:
+            answers.unwatch(recorded)
 
     def release(self, owner: str, ids: Sequence[str]) -> "asyncio.Future[None]":
         return self._post(changes.Release(ids, owner))
@@ -280,11 +283,3 @@ def _identity(files: Sequence[str]) -> list[tuple[int, int]] | None:
 
 def _claims(settlements: Sequence[Settlement]) -> list[tuple[str, int]]:
     return [(settlement.id, settlement.claim) for settlement in settlements]
-
-
-def _give_up(change: changes.RecordCalls, recorded: "asyncio.Future[Any]", seconds: float) -> None:
-    # What nobody holds may be claimed once it is committed: if the writer is at it, only its answer is true.
-    if not recorded.done() and (change.give_up() or change.held):
-        recorded.set_exception(
-            LedgerUnavailable(f"the ledger did not record within {seconds:g} s; nothing was changed")
-        )

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from segundo.errors import LedgerUnavailable
+from segundo.ledger.sqlite.changes import RecordCalls
 
 Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -19,7 +19,7 @@ class Answers:
         self._patience = patience
         self._arrived: deque[Answer] = deque()
         self._woken = False
-        self._waiting: dict[asyncio.Future[Any], tuple[float, Callable[[], None]]] = {}
+        self._waiting: dict[asyncio.Future[Any], tuple[float, RecordCalls]] = {}
         self._sweeping = False
 
     def give(self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
@@ -40,25 +40,35 @@ class Answers:
                 else:
                     future.set_exception(error)
 
-    async def within_patience(self, future: "asyncio.Future[T]", give_up: Callable[[], None]) -> T:
-        """The future's result; `give_up`, which ends it, is called if that takes longer than the patience.
+    def watch(self, recorded: "asyncio.Future[Any]", change: RecordCalls) -> None:
+        """From now on `recorded` does not wait longer than the patience, until `unwatch`.
 
         One timer watches over all that wait: one for each would cost a busy loop more than it gives.
         """
-        self._waiting[future] = self.loop.time() + self._patience, give_up
+        self._waiting[recorded] = self.loop.time() + self._patience, change
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(self._patience, self._sweep)
-        try:
-            return await future
-        finally:
-            del self._waiting[future]
+
+    def unwatch(self, recorded: "asyncio.Future[Any]") -> None:
+        self._waiting.pop(recorded, None)
 
     def _sweep(self) -> None:
         now = self.loop.time()
-        for deadline, give_up in list(self._waiting.values()):  # oldest first: each waits equally long
+        for recorded, (deadline, change) in list(
+            self._waiting.items()
+        ):  # oldest first, all wait equally long
             if deadline > now:
                 self.loop.call_at(deadline, self._sweep)
                 return
-            give_up()
+            self._give_up(recorded, change)
         self._sweeping = False
+
+    def _give_up(self, recorded: "asyncio.Future[Any]", change: RecordCalls) -> None:
+        # What nobody holds may be claimed once it is committed: if the writer is at it, only its answer is true.
+        if not recorded.done() and (change.give_up() or change.held):
+            recorded.set_exception(
+                LedgerUnavailable(
+                    f"the ledger did not record within {self._patience:g} s; nothing was changed"
+                )
+            )
