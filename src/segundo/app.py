@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from segundo import collector, seam
+from segundo import seam
 from segundo.background import Handle
 from segundo.codec import FORMAT, Value
 from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable, ResultError
@@ -50,8 +50,9 @@ class Segundo:
     (5). `grace`: seconds that running tasks have at shutdown (30). `retention`: how long ended records are
     kept ("30d", "forever"). `carry`: context variables recorded with each call. `modules`: the top-level
     packages and modules whose plain functions may be recorded, instead of "where `Segundo` is made, and
-    whatever is not installed". `freeze`: gc.freeze() after start-up, which halves the longest pauses of a
-    busy app.
+    whatever is not installed". `freeze`: spare the garbage collector what is alive after start-up, and let
+    it look at young objects in larger lots (on; a busy app answers more requests, and its longest pauses are
+    shorter).
 
     Nothing is opened before the app starts. Raises ConfigurationError.
     """
@@ -299,8 +300,6 @@ class Segundo:
         """After the whole start-up: begin to run records."""
         if self._runtime is not None:
             await self._runtime.start()
-        if self.settings.freeze:
-            collector.spare()
 
     async def _drain(self) -> None:
         """Before anything else shuts down: claim no more, and let what runs end."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any
 
+from segundo import collector
 from segundo.errors import LedgerError
 from segundo.executors.embedded import Embedded
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
@@ -72,6 +73,8 @@ class Runtime:
                 asyncio.create_task(self._repeat(RESCUE_EVERY, self._rescue), name="segundo-rescue"),
                 asyncio.create_task(self._repeat(PRUNE_EVERY, self._prune), name="segundo-prune"),
             ]
+            if self._settings.freeze:
+                collector.spare()
 
     async def stop(self) -> None:
         """Claim no more, and let what runs end within the grace."""

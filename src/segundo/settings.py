@@ -21,7 +21,7 @@ DEFAULTS: dict[str, object] = {
     "record_timeout": 5.0,
     "grace": 30.0,
     "retention": "30d",
-    "freeze": False,
+    "freeze": True,
 }
 
 

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
 from segundo.ledger import Beat, Settlement

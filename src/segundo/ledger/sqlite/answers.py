@@ -65,7 +65,8 @@ class Answers:
         self._sweeping = False
 
     def _give_up(self, recorded: "asyncio.Future[Any]", change: RecordCalls) -> None:
-        # What nobody holds may be claimed once it is committed: if the writer is at it, only its answer is true.
+        # What nobody holds may be claimed once it is committed: if the writer is at it, only its answer is
+        # true.
         if not recorded.done() and (change.give_up() or change.held):
             recorded.set_exception(
                 LedgerUnavailable(
