@@ -15,6 +15,8 @@ from pydantic import BaseModel
 
 def shape(value: Any) -> Any:
     kind = type(value)
+    if kind is int and abs(value) <= 2**53:  # a float comes back for an int where a float is asked for
+        return shape(float(value))
     return (f"{kind.__module__}.{kind.__qualname__}", content(value))
 
 

@@ -342,6 +342,14 @@ SURVIVES: list[tuple[Any, Any]] = [
     (list, [1, "a"]),
 ]
 
+
+def test_an_int_may_be_given_for_a_float_as_type_checkers_allow() -> None:
+    def pay(amount: float) -> None: ...
+
+    arguments = Arguments(pay)
+    assert arguments.decode(arguments.encode((5,), {})) in (((5.0,), {}), ((), {"amount": 5.0}))
+
+
 REFUSED: list[tuple[Any, Any]] = [
     (int, True),
     (int, 10**5000),
@@ -349,7 +357,7 @@ REFUSED: list[tuple[Any, Any]] = [
     (int, 1.0),
     (int, Level.LOW),
     (bool, 1),
-    (float, 1),
+    (float, 2**53 + 1),
     (float, True),
     (float, Decimal("1.5")),
     (str, 1),
@@ -404,11 +412,9 @@ REFUSED: list[tuple[Any, Any]] = [
     (Order, {"id": UUID(int=7)}),
     (list[Order], [Parcel(id=UUID(int=7))]),
     (Crate[int], Crate(content=1)),
-    (Crate[float], Crate[float].model_construct(content=1)),
     (Movie, {"title": "a", "stars": 5}),
     (Pair, (1, b"")),
     (tuple[int, bytes], Pair(1, b"")),
-    (Point, Point(1, 0.0)),
     (Connection, Connection()),
     (Any, (1,)),
     (Any, {1: 2}),

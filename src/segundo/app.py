@@ -212,6 +212,8 @@ class Segundo:
             self.settings.retention if task.retention is None else task.retention,
             self._carry_along() if self._carry else None,
             options.links() if options.after is not None else (),
+            True,  # held
+            task.timeout,
         )
 
     def _carry_along(self) -> str:

@@ -106,6 +106,7 @@ class Call(NamedTuple):
     carried: str | None = None
     after: tuple[Link, ...] = ()
     held: bool = True  # waits for its request to end
+    timeout: float | None = None  # of one attempt; the runner's is the task's, this one tells who is overdue
 
 
 class Record(NamedTuple):
@@ -139,6 +140,7 @@ class Record(NamedTuple):
     started_at: float | None
     finished_at: float | None
     published_until: float | None
+    timeout: float | None
 
     @property
     def attempt(self) -> int:
@@ -157,6 +159,12 @@ class Record(NamedTuple):
             now,
         )
         return Record._make(values)
+
+    def overdue(self, now: float) -> bool:
+        """Whether an attempt runs past its timeout: a `def` in a thread cannot be stopped."""
+        if self.state is not State.RUNNING or self.timeout is None or self.started_at is None:
+            return False
+        return now > self.started_at + self.timeout
 
     @property
     def failures_left(self) -> bool:
@@ -216,4 +224,5 @@ def again(record: Record) -> Call:
         retention=record.retention,
         carried=record.carried,
         held=False,
+        timeout=record.timeout,
     )

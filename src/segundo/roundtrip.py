@@ -63,6 +63,8 @@ def difference(sent: object, back: object, trail: Trail, unset: Unset) -> Differ
     """
     kind = type(sent)
     if kind is not type(back):
+        if kind is int and type(back) is float:  # whoever asks for a float takes an int (PEP 484)
+            return None if sent == back else changed(trail)
         return other_type(kind, type(back), trail)
     if kind in EXACT:
         return None if sent == back else changed(trail)

@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Mapping
 from contextvars import Context, ContextVar
 from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from segundo.codec import FORMAT, Value
@@ -26,6 +28,7 @@ logger = logging.getLogger("segundo")
 
 SHORTEST_PUT_OFF, LONGEST_PUT_OFF = 1.0, 60.0  # seconds, while nobody here knows the task
 UNKNOWN_FOR_GOOD = 7 * 86400.0  # seconds after which an unknown task has failed
+HERE = str(Path(__file__).parent)
 LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
 MOST_NOTES, MOST_CAUSES = 20, 20
 ANYTHING = Value(Any)
@@ -232,8 +235,16 @@ def log_failure(record: Record, settlement: Settlement) -> None:
 
 def describe(error: BaseException) -> str:
     """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
-    text = _printable("".join(traceback.format_exception(error)))
+    text = _printable("".join(traceback.format_exception(type(error), error, _users_frames(error))))
     return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
+
+
+def _users_frames(error: BaseException) -> TracebackType | None:
+    """The traceback from the task's own first line on: what called it tells nobody anything."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(HERE):
+        trace = trace.tb_next
+    return trace
 
 
 def _short(error: BaseException) -> dict[str, Any]:

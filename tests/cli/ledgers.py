@@ -28,7 +28,7 @@ def fill(story: Callable[[SQLiteLedger], Awaitable[T]], path: Path | None = None
             await ledger.join(ME)
             return await story(ledger)
         finally:
-            await ledger.close()
+            await ledger.close(dead=True)
 
     return asyncio.run(tell())
 

@@ -237,4 +237,4 @@ async def test_a_look_at_the_living_drops_no_lock_of_this_process(tmp_path: Path
                 assert [worker.alive for worker in visitor.workers()] == [True, True]
             assert segundo("doctor").out.count("pid ") == 2  # as others see it
     finally:
-        await ledger.close()
+        await ledger.close(dead=True)

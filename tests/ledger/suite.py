@@ -59,7 +59,8 @@ class SQLiteStore:
         return {row["id"]: _record(row) for row in ledger_rows(self.path)}
 
     async def let_die(self, ledger: Ledger) -> None:
-        await ledger.close()
+        assert isinstance(ledger, SQLiteLedger)
+        await ledger.close(dead=True)
 
 
 def _record(row: dict[str, Any]) -> Record:

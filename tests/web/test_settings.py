@@ -21,7 +21,7 @@ def test_without_a_word_each_setting_has_its_default(tmp_path: Path) -> None:
     assert settings.ledger == str(tmp_path / "segundo.db")
     assert (settings.concurrency, settings.durability) == (64, "full")
     assert (settings.record_timeout, settings.grace, settings.retention) == (5, 30, 30 * 86400)
-    assert settings.freeze is False
+    assert settings.freeze is True
     assert set(settings.sources.values()) == {"default"}
 
 

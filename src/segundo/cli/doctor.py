@@ -235,7 +235,10 @@ def _longest(visitor: Visitor) -> Iterator[Finding]:
     record = visitor.longest()
     if record is not None and record.started_at is not None:
         text = f"the longest for {duration(time.time() - record.started_at)}: {record.task} {record.id}"
-        yield Finding(Level.OK, "running", text)
+        overdue = record.overdue(time.time())
+        if overdue:
+            text += ", past its timeout: a `def` cannot be stopped, let it look at current().cancelled"
+        yield Finding(Level.WARNING if overdue else Level.OK, "running", text)
 
 
 def _unknown(tasks: Counter[str]) -> Finding:

@@ -111,19 +111,26 @@ class SQLiteLedger:
             self._reader.close()
             raise
 
-    async def close(self) -> None:
+    async def close(self, *, dead: bool = False) -> None:
+        """Finish what was posted, and close; a second call does nothing.
+
+        An owner that has not left, since a thread of it still runs a task, stays alive until this process
+        ends: else another would start the task again beside it. `dead` lets go of it all the same.
+        """
         if self._pid == os.getpid():
             self._pid = None
-            await asyncio.to_thread(self._close)
+            await asyncio.to_thread(self._close, dead)
 
-    def _close(self) -> None:
+    def _close(self, dead: bool) -> None:
         self._reader.close()  # before the writer, which merges the WAL into the file if it is the last
         self._writer.stop()
         self._writer.join(self.record_timeout)
-        for number in self._numbers.values():
-            self._turns.die(number)
-        self._numbers.clear()
-        if not self._writer.is_alive():  # else it waits for the turn, and still needs the lock file
+        if dead:
+            for number in self._numbers.values():
+                self._turns.die(number)
+            self._numbers.clear()
+        # A writer that still waits for the turn needs the lock file, and so does an owner that lives on.
+        if not self._writer.is_alive() and not self._numbers:
             self._turns.close()
 
     @property

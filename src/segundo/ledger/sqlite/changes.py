@@ -6,7 +6,6 @@ applied again.
 """
 
 import json
-import operator
 from collections.abc import Container, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -69,7 +68,7 @@ class RecordCalls(Change[list[Record]]):
     def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
         # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
-        tx.run_many(sql.INSERT, [_columns(record) for records in free.values() for record in records])
+        tx.run_many(sql.INSERT, [record for records in free.values() for record in records])
         recorded = [free[change] if change in free else change.apply(tx) for change in changes]
         return [
             change._read_back(tx) if change.again else records
@@ -101,7 +100,7 @@ class RecordCalls(Change[list[Record]]):
         else:
             links = [Link(same.get(link.before, link.before), link.on_failure) for link in call.after]
             record = self._wait(record, links, tx)
-        tx.run(sql.INSERT, _columns(record))
+        tx.run(sql.INSERT, record)
         return record
 
     def _live(self, call: Call, tx: Transaction) -> str | None:
@@ -150,14 +149,12 @@ def _new(call: Call, owner: str, now: float) -> Record:
         None,  # started_at
         None,  # finished_at
         None,  # published_until
+        call.timeout,
     )
 
 
 def _ended(record: Record, reason: str, now: float) -> Record:
     return record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
-
-
-_columns = operator.itemgetter(*map(Record._fields.index, sql.INSERTED))
 
 
 class Release(Change[None]):

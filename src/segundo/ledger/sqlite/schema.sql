@@ -28,7 +28,8 @@ CREATE TABLE records (
     run_at           REAL    NOT NULL,
     started_at       REAL,
     finished_at      REAL,                          -- set exactly when the state is terminal
-    published_until  REAL                           -- the relay's lease on a broker message
+    published_until  REAL,                          -- the relay's lease on a broker message
+    timeout          REAL                           -- seconds of one attempt; past it the attempt is overdue
 ) WITHOUT ROWID;
 
 -- What claim seeks: one lane per (queue, priority). Records that took a process down are claimed one at a time.

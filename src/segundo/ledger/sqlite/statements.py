@@ -8,24 +8,8 @@ from segundo.record import Record
 ALL = ", ".join(Record._fields)
 
 # record: primary key. Idempotent, so that a batch whose outcome is unknown can be run again.
-INSERTED = (
-    *(
-        "id",
-        "task",
-        "queue",
-        "priority",
-        "state",
-        "reason",
-        "owner",
-        "attempts",
-        "crash_limit",
-        "key",
-        "same_as",
-    ),
-    *("retry_of", "format", "arguments", "carried", "retention", "created_at", "run_at", "finished_at"),
-)
 INSERT = f"""
-INSERT INTO records ({", ".join(INSERTED)}) VALUES ({", ".join("?" * len(INSERTED))})
+INSERT INTO records ({ALL}) VALUES ({", ".join("?" * len(Record._fields))})
 ON CONFLICT (id) DO NOTHING
 """
 # record: live_keys.
@@ -226,6 +210,6 @@ DELETE FROM records WHERE id IN (SELECT id FROM records WHERE finished_at <= ? O
 # select: primary key, newest first.
 SELECT = f"""
 SELECT {ALL} FROM records
-WHERE (:before IS NULL OR id < :before) AND (:state IS NULL OR state = :state) ORDER BY id DESC LIMIT :limit
+WHERE id < coalesce(:before, '~') AND (:state IS NULL OR state = :state) ORDER BY id DESC LIMIT :limit
 """
 SELECT_IDS = f"SELECT {ALL} FROM records WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id DESC"
