@@ -181,8 +181,9 @@ def check_file(path: Path, wanted: Sequence[str] = ()) -> dict[str, sqlite3.Row]
         links = connection.execute("SELECT before, after FROM links").fetchall()
     missing = [id for id in wanted if id not in rows]
     assert not missing, f"acknowledged, and not in the file: {missing}"
-    for row in rows.values():
-        check_row(row, waits=any(after == row["id"] for _, after in links))
+    waiting = {after for _, after in links}
+    for id, row in rows.items():
+        check_row(row, waits=id in waiting)
     for before, after in links:
         assert before in rows, f"{after} waits for {before}, which is not there"
         assert rows[before]["state"] in LIVE, f"{after} waits for {before}, which has ended"

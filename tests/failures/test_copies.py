@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ def standing_still(server: Server) -> Iterator[None]:
         server.resume()
 
 
-def check_that_it_follows(earlier: dict[str, object], later: dict[str, object]) -> None:
+def check_that_it_follows(earlier: dict[str, sqlite3.Row], later: dict[str, sqlite3.Row]) -> None:
     """What a later copy says of a record may follow what the earlier said."""
     for id, before in earlier.items():
         after = later[id]
@@ -78,24 +79,30 @@ def check_that_it_follows(earlier: dict[str, object], later: dict[str, object]) 
 
 
 def copies(folder: Path, workers: int, number: int, seed: int) -> None:
-    chance = Random(seed)
+    taken = list(take(folder, workers, number, Random(seed)))
+    earlier: dict[str, sqlite3.Row] = {}
+    for ledger, promised in taken:
+        rows = check_file(ledger, promised)
+        check_that_it_follows(earlier, rows)
+        earlier = rows
+    states = {row["state"] for row in earlier.values()}
+    assert "succeeded" in states, "it was not busy"
+
+
+def take(folder: Path, workers: int, number: int, chance: Random) -> Iterator[tuple[Path, list[str]]]:
+    """So many copies of a busy ledger, and the ids that had been answered before each."""
     ledger = folder / "ledger.db"
     environment = {"PYTHONPATH": str(ROOT), "SEGUNDO_LEDGER": str(ledger)}
     options = ("--workers", str(workers)) if workers > 1 else ()
     server = Server("tests.failures.app:app", cwd=folder, env=environment, options=options)
-    earlier: dict[str, object] = {}
     with server, Load(server.url) as load:
-        for taken in range(number):
-            enough = len(load.acknowledged) + chance.randrange(200)
-            wait_until(lambda: len(load.acknowledged) > enough, 20, every=0.001)  # noqa: B023  (called at once)
+        for copied in range(number):
+            enough = len(load.acknowledged) + chance.randrange(100)
+            wait_until(lambda: len(load.acknowledged) > enough, 30, every=0.001)  # noqa: B023  (called at once)
             with standing_still(server):
                 promised = list(load.acknowledged)
-                taken_copy = copy(ledger, folder / f"copy-{taken}", with_shm=chance.random() < 0.5)
-            rows = check_file(taken_copy, promised)
-            check_that_it_follows(earlier, rows)
-            earlier = rows
-        assert not load.errors, load.errors[0]
-    assert {row["state"] for row in earlier.values()} >= {"succeeded"}, "it was not busy"
+                yield copy(ledger, folder / f"copy-{copied}", with_shm=chance.random() < 0.5), promised
+    assert not load.errors, load.errors[0]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
