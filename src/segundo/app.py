@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -14,11 +14,12 @@ from typing import Any, ParamSpec, TypeVar
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 from segundo import seam
 from segundo.background import Handle
 from segundo.codec import FORMAT, Value
+from segundo.edge import Edge, check_loop, from_test_client
 from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable, ResultError
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
@@ -26,7 +27,7 @@ from segundo.record import Call, Record, new_id
 from segundo.request import RequestTasks
 from segundo.runtime import InlineRuntime, Runtime
 from segundo.settings import settings
-from segundo.status import ROOT, Status
+from segundo.status import Status
 from segundo.task import NO_OPTIONS, Configured, Options, Task
 
 logger = logging.getLogger("segundo")
@@ -104,7 +105,7 @@ class Segundo:
         if self._status is not None:
             app.include_router(self._status.router)
         app.include_router(APIRouter(lifespan=self._lifespan))
-        app.add_middleware(_Edge, begin=self._watch, claim=self._claim, drain=self._drain)
+        app.add_middleware(Edge, begin=self._watch, claim=self._claim, drain=self._drain)
         app.state.segundo = self
         seam.install(app, self)
 
@@ -257,7 +258,7 @@ class Segundo:
     def _watch(self, scope: Scope) -> None:
         """The app starts up by the lifespan protocol: claiming waits for its end."""
         self._watched = True
-        self._testing = self._testing or _from_test_client(scope)
+        self._testing = self._testing or from_test_client(scope)
 
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
@@ -272,7 +273,7 @@ class Segundo:
         return runtime
 
     def _serving(self, scope: Scope | None) -> Runtime | None:
-        if scope is not None and _from_test_client(scope):
+        if scope is not None and from_test_client(scope):
             self._testing = True
         runtime = self._runtime
         return runtime if runtime is not None and runtime.serves(testing=self._testing) else None
@@ -288,6 +289,7 @@ class Segundo:
         await self._claim()
 
     async def _open(self) -> None:
+        check_loop()
         make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
         runtime = make(self.settings, self._names, self._carry)
         await runtime.open()
@@ -333,50 +335,6 @@ class Segundo:
             yield
         finally:
             await self._close()
-
-
-class _Edge:
-    """Sees the app's start-up end and its shutdown begin, and notes where requests say that the app is."""
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        begin: Callable[[Scope], None],
-        claim: Callable[[], Awaitable[None]],
-        drain: Callable[[], Awaitable[None]],
-    ) -> None:
-        self.app = app
-        self._begin = begin
-        self._claim = claim
-        self._drain = drain
-
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "lifespan":
-            scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
-            return self.app(scope, receive, send)
-        return self._lifespan(scope, receive, send)
-
-    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._begin(scope)
-
-        async def receive_and_drain() -> Message:
-            message = await receive()
-            if message["type"] == "lifespan.shutdown":
-                await self._drain()
-            return message
-
-        async def send_and_claim(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
-                await self._claim()
-            await send(message)
-
-        await self.app(scope, receive_and_drain, send_and_claim)
-
-
-def _from_test_client(scope: Scope) -> bool:
-    """Servers name their ASGI version; Starlette's TestClient does not. No request can forge that."""
-    return "asgi" not in scope
 
 
 def _is_live(request: Any) -> bool:

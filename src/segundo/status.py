@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from segundo.background import Handle
+from segundo.edge import ROOT
 from segundo.errors import ConfigurationError, LedgerError
 from segundo.record import Record, State
 
-ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the status routes
 Find = Callable[[Request, str], Awaitable[Record | None]]
 
 

@@ -1,5 +1,6 @@
 """Without a `Segundo`, our two classes do what Starlette's and FastAPI's do: upstream's own tests say so."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,22 @@ FASTAPI = {
     ),
 }
 
+# Of FastAPI's tests, those of what a request's exit stacks and dependencies promise.
+TOUCHED = (
+    "tests/test_async_dependency_cleanup.py",
+    "tests/test_dependency_after_yield*.py",
+    "tests/test_dependency_contextmanager.py",
+    "tests/test_dependency_overrides.py",
+    "tests/test_dependency_yield*.py",
+    "tests/test_exception_handlers.py",
+    "tests/test_response_dependency.py",
+    "tests/test_router_events.py",
+    "tests/test_ws_*.py",
+    "tests/test_tutorial/test_background_tasks/test_*.py",
+)
+
+pytestmark = pytest.mark.timeout(150)  # a download, and a whole run of pytest
+
 
 def test_starlettes_tests_of_background_tasks_pass_with_the_import_changed(
     tmp_path: Path, pytestconfig: pytest.Config
@@ -73,6 +90,17 @@ def test_fastapis_tests_of_background_tasks_pass_with_the_import_changed(
     assert {"test", "test_background_tasks", "test_sync_background_tasks"} <= passed
 
 
+def test_fastapis_tests_of_what_the_seam_touches_pass_in_apps_that_all_have_a_segundo(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    folder = had("fastapi", tmp_path, pytestconfig)
+    shutil.copy(Path(__file__).with_name("everywhere.py"), folder)
+    files = [str(file.relative_to(folder)) for glob in TOUCHED for file in sorted(folder.glob(glob))]
+    cases = outcomes(folder, "-p", "everywhere", "-k", "not trio", *files)  # Segundo needs asyncio
+    assert len(cases) > 100
+    assert set(cases.values()) == {"passed"}
+
+
 def had(project: str, folder: Path, config: pytest.Config) -> Path:
     """Upstream's tests; without them there is nothing to run, and a skip says so."""
     assert config.cache is not None
@@ -86,21 +114,27 @@ def run(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
     """Run the wanted tests that this version has; the names of those that passed."""
     there = {file: (folder / file).read_text() for file in wanted if (folder / file).exists()}
     nodes = [f"{file}::{name}" for file, text in there.items() for name in wanted[file] if f"{name}(" in text]
+    cases = outcomes(folder, *nodes)
+    passed = {name.partition("[")[0] for (_, name), outcome in cases.items() if outcome == "passed"}
+    assert passed == {node.rpartition("::")[2] for node in nodes}
+    return passed
+
+
+def outcomes(folder: Path, *arguments: str) -> dict[tuple[str, str], str]:
+    """Run pytest in upstream's directory; each test's file and name, and whether it passed or was skipped."""
     report = folder / "report.xml"
     (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
     options = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}")
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *nodes],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=50,
+        [sys.executable, "-m", "pytest", *options, *arguments], cwd=folder, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    cases = ElementTree.parse(report).getroot().iter("testcase")
-    passed = {case.attrib["name"].partition("[")[0] for case in cases if case.find("skipped") is None}
-    assert passed == {node.rpartition("::")[2] for node in nodes}, ran.stdout
-    return passed
+    return {
+        (case.attrib["classname"], case.attrib["name"]): "passed"
+        if case.find("skipped") is None
+        else "skipped"
+        for case in ElementTree.parse(report).getroot().iter("testcase")
+    }
 
 
 def test_only_the_imports_of_the_two_classes_are_changed() -> None:

@@ -16,6 +16,7 @@ from starlette.routing import Mount
 
 import segundo
 from segundo import Segundo, task
+from segundo.errors import ConfigurationError
 from tests.support import wait_until_async
 from tests.web.apps import LEDGER, calling, ended, lifespan, messages, records, running, served_client, states
 from tests.web.tasks import declared, events, note
@@ -356,6 +357,14 @@ def test_a_websocket_of_the_test_client_runs_its_calls_before_it_is_left() -> No
     with TestClient(app) as client, client.websocket_connect("/") as socket:
         assert socket.receive_text() == "added"
     assert events() == ["task"]
+
+
+@pytest.mark.parametrize("entered", [True, False], ids=["with", "without with"])
+def test_on_trio_it_says_that_it_needs_asyncio(entered: bool) -> None:
+    client = TestClient(make_app(), backend="trio")
+    start = client.__enter__ if entered else lambda: client.post("/")
+    with pytest.raises(ConfigurationError, match="runs on asyncio"):
+        start()
 
 
 async def test_a_client_that_calls_itself_testclient_is_no_test_client() -> None:

@@ -1,0 +1,63 @@
+"""Where the server meets the app: how a start-up ends, how a shutdown begins, and who is calling."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segundo.errors import ConfigurationError
+
+ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the Segundo
+
+
+class Edge:
+    """Sees the app's start-up end and its shutdown begin, and notes where requests say that the app is."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        begin: Callable[[Scope], None],
+        claim: Callable[[], Awaitable[None]],
+        drain: Callable[[], Awaitable[None]],
+    ) -> None:
+        self.app = app
+        self._begin = begin
+        self._claim = claim
+        self._drain = drain
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "lifespan":
+            scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
+            return self.app(scope, receive, send)
+        return self._lifespan(scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._begin(scope)
+
+        async def receive_and_drain() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await self._drain()
+            return message
+
+        async def send_and_claim(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self._claim()
+            await send(message)
+
+        await self.app(scope, receive_and_drain, send_and_claim)
+
+
+def check_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "Segundo runs on asyncio; this server, or this test client, runs the app on trio"
+        ) from error
+
+
+def from_test_client(scope: Scope) -> bool:
+    """Servers name their ASGI version; Starlette's TestClient does not. No request can forge that."""
+    return "asgi" not in scope
