@@ -26,7 +26,7 @@ Done = Callable[[Any, BaseException | None], None]  # called in the writer's thr
 Posted = tuple[Change[Any], Done]
 
 BATCH = 512
-SHORTEST_LOOK, LONGEST_LOOK = 0.005, 0.05  # seconds between looks for commits of other processes
+SHORTEST_LOOK, LONGEST_LOOK = 0.005, 0.1  # seconds between looks for commits of other processes
 
 SKIPPED = object()  # the result of a change that nobody wanted any more when its turn came
 
@@ -229,6 +229,7 @@ class Writer(threading.Thread):
     # The connection: one for as long as nothing fails
 
     def _reconnect(self) -> sqlite3.Connection:
+        self._check_place()  # to close a connection to another file would remove the WAL beside ours
         connection = self._connect()
         try:
             _data_version(connection)  # SQLite opens the file at its first use
