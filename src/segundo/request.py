@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -50,6 +50,7 @@ class Keeper(Protocol):
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]: ...
     async def release(self, records: Sequence[Record]) -> None: ...
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
 
 
 class RequestTasks(BackgroundTasks):
@@ -212,9 +213,9 @@ class RequestTasks(BackgroundTasks):
 
     def _begin_late(self) -> None:
         if self._pending and _over(self._flushing):
-            self._flushing = self._loop.create_task(self._flush_late())
+            self._flushing = self._keeper.later(self._flush_late())
         if self._phase is Phase.RELEASED and _over(self._running):
-            self._running = self._loop.create_task(self())
+            self._running = self._keeper.later(self())
 
     async def _flush_late(self) -> None:
         try:

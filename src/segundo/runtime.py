@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any
@@ -47,6 +47,7 @@ class Runtime:
             queues=settings.queues,
         )
         self._housekeeping: list[asyncio.Task[None]] = []
+        self._late: set[asyncio.Task[None]] = set()
         self._releasing: list[Record] = []
 
     @staticmethod
@@ -82,6 +83,7 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._housekeeping, return_exceptions=True)
         self._housekeeping = []
+        await self._finish_late()
         self._hand_over()
         await self._embedded.stop(grace=self._settings.grace)
 
@@ -139,6 +141,18 @@ class Runtime:
     async def begin(self, records: Sequence[Record]) -> None:
         """These were recorded outside a request and may run at once."""
         self._embedded.wake(records)
+
+    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Go on with what a request has left to do; a stop waits for it within the grace."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._late.add(task)
+        task.add_done_callback(self._late.discard)
+        return task
+
+    async def _finish_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        if late := [task for task in self._late if task.get_loop() is loop]:
+            await asyncio.wait(late, timeout=self._settings.grace)
 
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         """Call what a request runs in process in a thread that serves no requests."""
