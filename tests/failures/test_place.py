@@ -121,15 +121,23 @@ async def test_a_ledger_that_takes_its_place_while_it_connects_anew_is_not_writt
             await ledger.record([call()], owner=ME)
 
 
-async def test_a_file_that_is_gone_is_not_made_again(opened: OpenLedger, faults: Faults) -> None:
-    async with opened() as ledger:
-        restore = deleted(*beside(ledger, ""))
+@pytest.mark.parametrize("befall", [deleted, replaced, replaced_by_another_ledger])
+async def test_no_connection_is_made_while_the_file_is_not_in_place(
+    befall: Callable[[Path, Path], Restore], opened: OpenLedger, faults: Faults
+) -> None:
+    """It would make a file anew, or, closed again, take the WAL away that ours still needs."""
+    async with opened("other", Faults()), opened() as ledger:
+        (kept,) = await ledger.record([call()], owner=ME)
+        file, spare = beside(ledger, "")
+        restore = befall(file, spare)
+        impostor = file.exists() and file.read_bytes()
         faults.arm(lambda sql: True)
         with pytest.raises(LedgerUnavailable):
             await ledger.record([call()], owner=ME)
         faults.heal()
         with pytest.raises(LedgerUnavailable):
             await ledger.record([call()], owner=ME)
-        assert not ledger.path.exists()
+        assert impostor == (file.exists() and file.read_bytes())
         restore()
-        assert len(await ledger.record([call()], owner=ME)) == 1
+        (late,) = await ledger.record([call()], owner=ME)
+        assert rows(ledger).keys() == {kept.id, late.id}
