@@ -38,7 +38,7 @@ class Host:
     def start(self) -> None:
         """Start whatever does not run."""
         if not self._server_pid():
-            self._server.start(timeout=30)
+            self._server.start(timeout=60)
         self._beside = [worker for worker in self._beside if worker.poll() is None]
         while len(self._beside) < self._wanted:
             self._beside.append(self._start_worker())

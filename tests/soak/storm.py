@@ -114,10 +114,10 @@ class Storm:
         ]
         with Clients(self._host.port, self._journal, streams, rate=weather.rate) as clients:
             for kill in range(1, weather.kills + 1):
-                clients.wait_for_answers(weather.answers, timeout=30)
+                clients.wait_for_answers(weather.answers, timeout=60)
                 if self._chance.random() < weather.deploys:
                     self._deploy()
-                    clients.wait_for_answers(1, timeout=30)
+                    clients.wait_for_answers(1, timeout=60)
                 self._one_kill(last=kill == weather.kills)
 
     def settle(self) -> None:
