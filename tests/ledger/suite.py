@@ -102,7 +102,7 @@ class Stage:
             yield stage
         finally:
             for ledger in (stage.ledger, *stage.others):
-                await ledger.close()
+                await store.let_die(ledger)
 
     async def another(self, *owners: str) -> Ledger:
         """A second ledger on the same store, with owners of its own that live."""

@@ -60,6 +60,8 @@ async def test_what_an_orderly_stop_could_not_finish_is_taken_over_without_a_cra
     (record,) = await claimed_by(worker, stage, call(crash_limit=1))
     worker.do("leave", "worker")
     worker.do("close")
+    assert await stage.ledger.rescue() == []  # a thread of it may still be at work
+    worker.stop()
     (rescued,) = await stage.ledger.rescue()
     assert (rescued.id, rescued.state, rescued.crashes) == (record.id, State.QUEUED, 0)
 

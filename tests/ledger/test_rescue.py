@@ -1,5 +1,6 @@
 """What a dead process leaves is taken over once, its crash counted; nothing is taken from the living."""
 
+import asyncio
 import json
 
 import pytest
@@ -46,6 +47,13 @@ async def test_what_a_stopping_process_could_not_end_counts_no_crash(stage: Stag
     for _ in range(3):
         record = await crash(stage, record, stopping=True)
         assert (record.state, record.crashes) == (State.QUEUED, 0)
+
+
+async def test_a_stopping_process_does_not_spend_the_last_of_a_crash_budget(stage: Stage) -> None:
+    record = await crash(stage, await stage.queued(crash_limit=1))
+    record = await crash(stage, record, stopping=True)
+    assert (record.state, record.crashes) == (State.QUEUED, 1)
+    assert (await crash(stage, record)).state == State.FAILED
 
 
 async def test_a_plain_call_of_a_stopping_process_has_failed_and_says_at_shutdown(stage: Stage) -> None:
@@ -139,15 +147,6 @@ async def test_a_second_owner_of_this_process_that_lives_loses_nothing_with_the_
     assert [stage.now_is(record).crashes for record in (first, second)] == [0, 1]
 
 
-async def test_who_leaves_with_empty_hands_is_forgotten_and_may_join_again(stage: Stage) -> None:
-    other = await stage.another("other")
-    await other.leave("other")
-    await other.join("other")
-    record = await stage.claim(await stage.queued(), "other")
-    assert await stage.ledger.rescue() == []
-    assert stage.now_is(record) == record
-
-
 async def test_who_joins_twice_is_one(stage: Stage) -> None:
     await stage.ledger.join(stage.me)
     record = await stage.running(crash_limit=1)
@@ -155,6 +154,22 @@ async def test_who_joins_twice_is_one(stage: Stage) -> None:
     await stage.ledger.settle([settlement(record)])
     await stage.ledger.leave(stage.me)
     await stage.ledger.leave(stage.me)
+
+
+async def test_what_comes_into_the_hands_of_who_leaves_is_taken_over(stage: Stage) -> None:
+    """Its process may still be at work, or die at any moment."""
+    leaver = await stage.another("leaver")
+    records = [await stage.queued(crash_limit=1) for _ in range(3)]
+    await asyncio.gather(
+        leaver.claim("leaver", limit=1), leaver.leave("leaver"), leaver.claim("leaver", limit=1)
+    )
+    await leaver.claim("leaver", limit=1)
+    (held,) = await leaver.record([call(held=True)], owner="leaver")
+    assert await stage.ledger.rescue() == []
+    await stage.let_die(leaver)
+    assert len(await stage.ledger.rescue()) == 4
+    now = [stage.now_is(record) for record in (*records, held)]
+    assert [(record.state, record.crashes) for record in now] == [(State.QUEUED, 0)] * 4
 
 
 # Records that took a process down before

@@ -45,7 +45,10 @@ class Ledger(Protocol):
         """Register this process as `owner`: from now on it is alive until its process ends."""
 
     async def leave(self, owner: str) -> None:
-        """Mark `owner` as stopping, and forget it if nothing is left in its hands."""
+        """Mark `owner` as stopping: what it leaves is taken over without counting a crash.
+
+        It is forgotten when this ledger closes, if nothing is in its hands then.
+        """
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Call `listener`, from any thread, when others may have made records claimable."""

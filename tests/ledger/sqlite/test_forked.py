@@ -114,6 +114,7 @@ def test_a_fork_that_ends_does_not_make_its_parent_look_dead(tmp_path: Path) -> 
 
 def test_a_process_forked_before_the_ledger_was_opened_opens_its_own(tmp_path: Path) -> None:
     said, number = run(
+        "loop.run_until_complete(ledger.leave('parent'))\n"
         "loop.run_until_complete(ledger.close())\n"
         "async def use():\n"
         "    child = await open_and_record(path, 'child')\n"

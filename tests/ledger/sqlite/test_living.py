@@ -111,6 +111,7 @@ async def test_a_worker_number_is_never_given_twice(stage: Stage, other: Actor) 
     await stage.ledger.rescue()
     third = await stage.another("third")
     await third.leave("third")
+    await third.close()
     await stage.another("fourth")
     with Visitor(stage.ledger.path) as visitor:
         numbers = {worker.id: worker.number for worker in visitor.workers()}
@@ -122,3 +123,15 @@ async def test_a_worker_is_known_by_its_host_and_its_process(stage: Stage) -> No
     with Visitor(stage.ledger.path) as visitor:
         (worker,) = visitor.workers()
     assert (worker.pid, worker.host) == (os.getpid(), os.uname().nodename)
+
+
+async def test_who_leaves_with_empty_hands_is_forgotten_when_it_closes(stage: Stage) -> None:
+    assert isinstance(stage.ledger, SQLiteLedger)
+    leaver, keeper = await stage.another("leaver"), await stage.another("keeper")
+    await keeper.record([call(held=True)], owner="keeper")
+    for ledger, owner in ((leaver, "leaver"), (keeper, "keeper")):
+        await ledger.leave(owner)
+        await ledger.close()
+    with Visitor(stage.ledger.path) as visitor:
+        found = {worker.id: (worker.alive, worker.stopping) for worker in visitor.workers()}
+    assert found == {"me": (True, False), "keeper": (True, True)}

@@ -17,7 +17,7 @@ from segundo.ledger.sqlite import questions, statements
 INDEXES = {
     *("claimable", "suspects", "owned", "live_keys", "expiring", "failed", "duplicates", "links_by_after"),
 }
-WALKS = {"PRUNE_OLD", "SELECT"}  # by hand, or a page of the newest: along the primary key
+WALKS = {"PRUNE_OLD"}  # by hand: along the primary key
 SORTS = {"CLAIM_IDS", "CLAIM_SUSPECT_IDS", "LONGEST"}  # only the ids asked for; only what runs
 
 

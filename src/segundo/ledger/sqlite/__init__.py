@@ -57,6 +57,7 @@ class SQLiteLedger:
         self._connect = connect
         self._pid: int | None = None
         self._numbers: dict[str, int] = {}
+        self._left: set[str] = set()
         self._listeners: list[Callable[[], None]] = []
         self._answers: Answers | None = None
         self._unsure: set[tuple[str, int]] = set()  # claims whose settlement failed, and may be stored
@@ -123,6 +124,9 @@ class SQLiteLedger:
 
     def _close(self, dead: bool) -> None:
         self._reader.close()  # before the writer, which merges the WAL into the file if it is the last
+        while self._left:
+            owner = self._left.pop()
+            self._writer.post(workers.Go(owner), functools.partial(self._gone, owner))
         self._writer.stop()
         self._writer.join(self.record_timeout)
         if dead:
@@ -132,6 +136,10 @@ class SQLiteLedger:
         # A writer that still waits for the turn needs the lock file, and so does an owner that lives on.
         if not self._writer.is_alive() and not self._numbers:
             self._turns.close()
+
+    def _gone(self, owner: str, forgotten: bool | None, error: BaseException | None) -> None:
+        if forgotten:
+            self._turns.die(self._numbers.pop(owner))
 
     @property
     def commits(self) -> int:
@@ -151,8 +159,8 @@ class SQLiteLedger:
         self._numbers[owner] = await self._change(workers.Join(owner, self._durability))
 
     async def leave(self, owner: str) -> None:
-        if await self._change(workers.Leave(owner)):
-            self._turns.die(self._numbers.pop(owner))
+        self._left.add(owner)
+        await self._change(workers.Leave(owner))
 
     async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
         change = changes.RecordCalls(calls, owner)

@@ -35,8 +35,8 @@ class Join(Change[int]):
         return int(number)
 
 
-class Leave(Change[bool]):
-    """Mark a worker as stopping, and forget it if nothing is left in its hands; True if it is forgotten."""
+class Leave(Change[None]):
+    """Mark a worker as stopping: what it leaves is not counted as a crash."""
 
     __slots__ = ("owner",)
     order = 8
@@ -45,9 +45,26 @@ class Leave(Change[bool]):
         super().__init__()
         self.owner = owner
 
-    def apply(self, tx: Transaction) -> bool:
+    def apply(self, tx: Transaction) -> None:
         tx.run(sql.STOPPING, (self.owner,))
-        return tx.run(sql.LEAVE, (self.owner,)).rowcount == 1
+
+
+class Go(Change[bool]):
+    """Forget a worker that has left, if nothing is in its hands; True if it is forgotten.
+
+    The last change of a ledger that closes: what came into its hands afterwards would never be taken over
+    (test_what_comes_into_the_hands_of_who_leaves_is_taken_over).
+    """
+
+    __slots__ = ("owner",)
+    order = 10
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+    def apply(self, tx: Transaction) -> bool:
+        return tx.run(sql.GO, (self.owner,)).rowcount == 1
 
 
 class Rescue(Change[list[Record]]):
