@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 OURS = {"BackgroundTask", "BackgroundTasks"}
@@ -63,6 +64,30 @@ def with_ours(source: str) -> str:
         if node.module in THEIRS and OURS & {alias.name for alias in node.names}:
             lines[node.lineno - 1 : node.end_lineno] = _changed(node)
     return "\n".join(lines) + "\n"
+
+
+def missing(file: Path, root: Path) -> set[str]:
+    """What a test module imports, itself or through upstream's own helpers, that is not installed."""
+    found: set[str] = set()
+    for name in _imported(file, root):
+        own = root.joinpath(*name.split(".")).with_suffix(".py")
+        if own.exists():
+            found |= missing(own, root)
+        elif not root.joinpath(*name.split(".")).is_dir() and find_spec(name.partition(".")[0]) is None:
+            found.add(name)
+    return found
+
+
+def _imported(file: Path, root: Path) -> set[str]:
+    package = file.relative_to(root).parts[:-1]
+    names: set[str] = set()
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:  # what stands at the top only
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            near = package[: len(package) - node.level + 1] if node.level else ()
+            names.add(".".join((*near, *(node.module or "").split("."))).rstrip("."))
+    return names
 
 
 def _changed(node: ast.ImportFrom) -> list[str]:

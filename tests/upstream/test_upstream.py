@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.upstream.sources import NotToBeHad, sources, unpack, with_ours
+from tests.upstream.sources import NotToBeHad, missing, sources, unpack, with_ours
 
 # Of each file, the tests that exercise background tasks. What an older version does not have yet is left out.
 STARLETTE = {
@@ -95,9 +95,9 @@ def test_fastapis_tests_of_what_the_seam_touches_pass_in_apps_that_all_have_a_se
 ) -> None:
     folder = had("fastapi", tmp_path, pytestconfig)
     shutil.copy(Path(__file__).with_name("everywhere.py"), folder)
-    files = [str(file.relative_to(folder)) for glob in TOUCHED for file in sorted(folder.glob(glob))]
-    cases = outcomes(folder, "-p", "everywhere", "-k", "not trio", *files)  # Segundo needs asyncio
-    assert len(cases) > 100
+    files = [file for glob in TOUCHED for file in sorted(folder.glob(glob)) if not missing(file, folder)]
+    cases = outcomes(folder, "-p", "everywhere", "-k", "not trio", *map(str, files))  # Segundo needs asyncio
+    assert len(cases) > 50
     assert set(cases.values()) == {"passed"}
 
 
@@ -111,8 +111,12 @@ def had(project: str, folder: Path, config: pytest.Config) -> Path:
 
 
 def run(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
-    """Run the wanted tests that this version has; the names of those that passed."""
-    there = {file: (folder / file).read_text() for file in wanted if (folder / file).exists()}
+    """Run the wanted tests that are there and whose helpers are installed; the names of those that passed."""
+    there = {
+        file: (folder / file).read_text()
+        for file in wanted
+        if (folder / file).exists() and not missing(folder / file, folder)
+    }
     nodes = [f"{file}::{name}" for file, text in there.items() for name in wanted[file] if f"{name}(" in text]
     cases = outcomes(folder, *nodes)
     passed = {name.partition("[")[0] for (_, name), outcome in cases.items() if outcome == "passed"}

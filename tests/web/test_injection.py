@@ -199,11 +199,14 @@ async def test_a_dependency_that_returns_the_object_is_annotated_with_it(seen: S
         seen.by["dependency"] = tasks
         return tasks
 
-    @app.get("/")
     def endpoint(tasks: Annotated[BackgroundTasks, Depends(provide)]) -> None:
         seen.by["operation"] = tasks
         tasks.add_task(note, "task")
 
+    try:
+        app.get("/")(endpoint)
+    except AssertionError as refusal:
+        pytest.skip(f"an older FastAPI itself refuses it: {refusal}")
     async with running(app) as client:
         await client.get("/")
         await ended(1)
