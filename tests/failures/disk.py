@@ -130,25 +130,31 @@ class Platter:
         self._safe = bytearray(content)
         self._pending: list[Entry] = []
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: Entry, chance: Random) -> None:
+        """The next thing that happened to it. What a sync that failed has left behind, chance says."""
         if entry.op is Op.SYNC:
             for each in self._pending:
                 _apply(self._safe, each)
+        elif entry.op is Op.LOST:
+            self._safe = self._some_of_it(chance)
         if entry.op in (Op.SYNC, Op.LOST):
             self._pending.clear()
         else:
             self._pending.append(entry)
 
     def after_a_power_cut(self, chance: Random) -> bytes:
+        return bytes(self._some_of_it(chance))
+
+    def _some_of_it(self, chance: Random) -> bytearray:
         """The synced part, and of each later write all, nothing, or some of its sectors."""
         kept = bytearray(self._safe)
-        likely = chance.random()
+        likely = chance.choice((0.0, chance.random(), 1.0))
         for entry in self._pending:
             if chance.random() < likely:
                 _apply(kept, entry)
-            elif entry.op is Op.WRITE and chance.random() < 0.5:
+            elif likely and entry.op is Op.WRITE and chance.random() < 0.5:
                 _apply_torn(kept, entry, chance)
-        return bytes(kept)
+        return kept
 
 
 def _apply(content: bytearray, entry: Entry) -> None:

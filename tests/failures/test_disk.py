@@ -1,6 +1,7 @@
 """A disk that fails, is full, or loses power: at the system calls, under SQLite."""
 
 import json
+import sqlite3
 from pathlib import Path
 from random import Random, SystemRandom
 
@@ -70,23 +71,31 @@ HAS = {  # what is true of a record from then on
     "released": lambda row: row["owner"] is None or row["state"] == "running",
     "claimed": lambda row: row["claim"] >= 1,
     "succeeded": lambda row: row["state"] == "succeeded",
+    "forgotten": lambda row: False,
 }
 
 
 class PowerCuts:
     """What a busy ledger's disk has kept, for any moment at which its power went."""
 
-    def __init__(self, library: Path, folder: Path, durability: str, unreliable: float, seed: int) -> None:
-        disk.run(library, "tests.failures.on_a_dying_disk", durability, unreliable, seed, cwd=folder)
+    def __init__(self, library: Path, folder: Path, *what: object, seed: int) -> None:
+        disk.run(library, "tests.failures.on_a_dying_disk", *what, seed, cwd=folder)
         self._folder = folder
         self._diary = disk.read_diary(folder / "diary")
         self._chance = Random(seed)
         self.syncs_failed = any(entry.op is Op.LOST for entry in self._diary)
-        self.tried = self.broken = 0
+        self.tried = self.broken = self.forgotten = 0
 
     def cut(self, times: int) -> None:
         """Cut the power at so many moments, and count how often a promise was broken."""
-        moments = sorted(self._chance.choices(range(len(self._diary) + 1), k=times))
+        self._cut(self._chance.choices(range(len(self._diary) + 1), k=times))
+
+    def cut_when_forgotten(self, times: int) -> None:
+        """When something was forgotten, and nothing has been written since."""
+        moments = [at + 1 for at, entry in enumerate(self._diary) if b"forgotten" in entry.data]
+        self._cut(moments * times)
+
+    def _cut(self, moments: list[int]) -> None:
         promises: dict[str, str] = {}
         platters = {1: Platter((self._folder / "first.db").read_bytes()), 2: Platter()}
         for moment, entry in enumerate([*self._diary, None]):
@@ -97,7 +106,7 @@ class PowerCuts:
             if entry.op is Op.NOTE:
                 promises |= json.loads(entry.data)
             else:
-                platters[entry.file].take(entry)
+                platters[entry.file].take(entry, self._chance)
 
     def _look(self, platters: dict[int, Platter], promises: dict[str, str]) -> None:
         left = self._folder / "left" / LEDGER
@@ -109,7 +118,12 @@ class PowerCuts:
                 path.write_bytes(platters[file].after_a_power_cut(self._chance))
         rows = check_file(left)  # whole, at any moment, whatever was promised
         self.tried += len(promises)
-        self.broken += sum(id not in rows or not HAS[what](rows[id]) for id, what in promises.items())
+        self.broken += sum(not self._kept(what, rows.get(id)) for id, what in promises.items())
+        self.forgotten = max(self.forgotten, list(promises.values()).count("forgotten"))
+
+    @staticmethod
+    def _kept(what: str, row: sqlite3.Row | None) -> bool:
+        return what == "forgotten" if row is None else HAS[what](row)
 
 
 @pytest.mark.parametrize("unreliable", [0.0, 0.5], ids=["syncs work", "syncs fail now and then"])
@@ -119,11 +133,25 @@ def test_what_was_promised_survives_a_power_cut(
     seed = SystemRandom().randrange(10**6)
     print("seed", seed)
     with disk.fast_folder(own_directory) as folder:
-        cuts = PowerCuts(library, folder, "full", unreliable, seed)
+        cuts = PowerCuts(library, folder, "work", "full", unreliable, seed=seed)
         cuts.cut(CUTS)
     assert cuts.tried > 1000
     assert cuts.syncs_failed == (unreliable > 0)
+    assert (cuts.forgotten > 0) == (unreliable > 0)
     assert cuts.broken == 0
+
+
+def test_what_was_refused_and_forgotten_does_not_come_back_by_a_power_cut(
+    library: Path, own_directory: Path
+) -> None:
+    """Its frames are whole in the WAL, and were only never synced for sure."""
+    with disk.fast_folder(own_directory) as folder:
+        for seed in range(5):
+            cuts = PowerCuts(library, folder, "refuse", "full", 0.0, seed=seed)
+            cuts.cut_when_forgotten(10)
+            assert cuts.syncs_failed
+            assert cuts.forgotten == 2
+            assert cuts.broken == 0
 
 
 def test_with_durability_normal_a_power_cut_may_take_the_last_promises_but_breaks_nothing(
@@ -131,6 +159,6 @@ def test_with_durability_normal_a_power_cut_may_take_the_last_promises_but_break
 ) -> None:
     """And so these power cuts are seen to take what is not synced."""
     with disk.fast_folder(own_directory) as folder:
-        cuts = PowerCuts(library, folder, "normal", 0.0, seed=1)
+        cuts = PowerCuts(library, folder, "work", "normal", 0.0, seed=1)
         cuts.cut(CUTS)
     assert 0 < cuts.broken < cuts.tried

@@ -9,7 +9,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Call, Link, Record, State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Faults, Gate, When, commit
+from tests.failures.faults import Error, Faults, Gate, When, commit, full, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -120,6 +120,24 @@ async def test_what_was_given_up_before_the_writer_began_is_never_written(
         await held_up
         await ledger.rescue()
         assert not [sql for sql in faults.seen if "INSERT INTO records" in sql]
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "forgotten"),
+    [("INSERT", io_error, False), ("COMMIT", full, False), ("COMMIT", io_error, True)],
+)
+async def test_only_what_may_be_in_the_file_is_remembered_to_be_forgotten(
+    part: str, error: Error, forgotten: bool, opened: OpenLedger, faults: Faults
+) -> None:
+    """Requests may be refused for hours while a disk is full: they must not fill the memory."""
+    async with opened() as ledger:
+        faults.arm(lambda sql: part in sql, error=error)
+        for _ in range(3):
+            with pytest.raises(LedgerUnavailable):
+                await ledger.record([call()], owner=ME)
+        faults.arm(lambda sql: False)
+        await ledger.rescue()
+        assert any("DELETE FROM records" in sql for sql in faults.seen) == forgotten
 
 
 # Two requests in one commit, of which one is refused

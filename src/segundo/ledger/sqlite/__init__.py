@@ -172,8 +172,9 @@ class SQLiteLedger:
         except BaseException:
             # Too late, cancelled or failed: these calls must not run. If the writer has not begun, it skips
             # them; else the next transaction deletes them, before anybody can release them (transition k).
-            change.give_up()
-            self._refused.add(change)
+            # Who is cancelled may have recorded them before, under the same ids.
+            if not change.give_up() or recorded.cancelled():
+                self._refused.add(change)
             raise
         finally:
             answers.unwatch(recorded)

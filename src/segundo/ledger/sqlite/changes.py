@@ -35,6 +35,10 @@ class Change(Generic[T]):
         self.begun = True
         return not self.unwanted
 
+    def undone(self) -> None:
+        """The writer's: what it had begun is not in the file."""
+        self.begun = False
+
     def give_up(self) -> bool:
         """The waiter's: True if it will never be applied, False if it may be in the file already."""
         self.unwanted = True

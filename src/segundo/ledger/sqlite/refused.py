@@ -65,6 +65,7 @@ class Refused:
         """Delete them all; returns how many to `drop` once that is committed."""
         forgets = list(self._forgets)
         if forgets:
+            tx.run(sql.FORGOTTEN, (tx.now,))
             Forget.apply_all(forgets, tx)
         return len(forgets)
 

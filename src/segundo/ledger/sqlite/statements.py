@@ -32,6 +32,11 @@ WITH forgotten (id) AS (SELECT value FROM json_each(?))
 SELECT DISTINCT same_as FROM records
 WHERE same_as IN (SELECT id FROM forgotten) AND id NOT IN (SELECT id FROM forgotten)
 """
+# forget: writes in any case. A commit that raised may lie whole in the WAL, to be found when all have died;
+# the next that writes lies over it.
+FORGOTTEN = """
+INSERT INTO meta VALUES ('forgotten_at', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
 # forget: links_by_after.
 FORGET_LINKS = "DELETE FROM links WHERE after IN (SELECT value FROM json_each(?))"
 

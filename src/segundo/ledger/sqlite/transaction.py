@@ -18,6 +18,7 @@ class Transaction:
         self.turns = turns
         self.run = connection.execute
         self.run_many = connection.executemany
+        self.ending = False  # it is being committed: from here on a failure may be a success
         self.freed = False  # something became claimable that nobody in this process knows of
         self._afterwards: list[Callable[[], None]] = []
         self._if_undone: list[Callable[[], None]] = []

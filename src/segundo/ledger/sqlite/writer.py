@@ -190,9 +190,12 @@ class Writer(threading.Thread):
             tx = self._begin(self._connection or self._reconnect())
             try:
                 results = self._apply(changes, tx)
-            except BaseException:
+            except BaseException as error:
                 tx.over(committed=False)
                 self._undo()
+                if not tx.ending or _is_full(error):
+                    for change in changes:
+                        change.undone()
                 raise
             tx.over(committed=True)
             self._check_place()
@@ -205,6 +208,7 @@ class Writer(threading.Thread):
         # First what is to be forgotten, then `begin`: a change that was given up in between does not begin.
         forgotten = self._refused.forget(tx)
         results = _apply(changes, tx)
+        tx.ending = True
         tx.run("COMMIT")
         self._refused.drop(forgotten)
         return results
@@ -304,6 +308,11 @@ def _as_ledger_error(error: Exception) -> Exception:
     if isinstance(error, sqlite3.Error | OSError | Busy):
         return LedgerUnavailable(f"the ledger could not write: {error or 'locked by another program'}")
     return error
+
+
+def _is_full(error: BaseException) -> bool:
+    """A commit that found the disk full did not write its last frame, which alone makes it one."""
+    return isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_FULL
 
 
 def _code(error: sqlite3.Error) -> int:
