@@ -262,31 +262,38 @@ class Segundo:
 
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
-        before = self._runtime
-        runtime = self._serving(scope)
-        if runtime is None:
+        if self._serving(scope) is None:
             async with self._starting:
-                if self._runtime is before:
-                    await self._start_late()
-            runtime = self._runtime
-            assert runtime is not None
-        return runtime
+                if self._serving(scope) is None:
+                    await self._start_late(serve=scope is not None)
+        assert self._runtime is not None
+        return self._runtime
 
     def _serving(self, scope: Scope | None) -> Runtime | None:
         if scope is not None and from_test_client(scope):
             self._testing = True
         runtime = self._runtime
-        return runtime if runtime is not None and runtime.serves(testing=self._testing) else None
+        if runtime is None or not runtime.serves(testing=self._testing):
+            return None
+        return runtime if scope is None or self._watched or runtime.started else None
 
-    async def _start_late(self) -> None:
-        if self._runtime is not None:
-            await self._runtime.abandon()
-        elif not self._testing:
-            logger.warning(
-                "the app's lifespan did not run; Segundo starts now, and cannot stop in good order"
-            )
-        await self._open()
-        await self._claim()
+    async def _start_late(self, *, serve: bool) -> None:
+        """Open what the lifespan has not opened, or not yet: a start-up may submit calls before it comes to us.
+
+        Only a request also begins to claim, and only if nobody will say when the start-up is over: a script
+        that submits calls and ends shall not take them with it.
+        """
+        if self._runtime is not None and not self._runtime.serves(testing=self._testing):
+            runtime, self._runtime = self._runtime, None
+            await runtime.abandon()
+        if self._runtime is None:
+            await self._open()
+        if serve and not self._watched:
+            if not self._testing:
+                logger.warning(
+                    "the app's lifespan did not run; Segundo starts now, and cannot stop in good order"
+                )
+            await self._claim()
 
     async def _open(self) -> None:
         check_loop()
@@ -296,9 +303,7 @@ class Segundo:
         self._runtime = runtime
         self._adopt(self.app)
         self.settings.log()
-        logger.info(
-            "ledger %s%s", runtime.ledger.path, " (test mode: calls run inline)" if self._testing else ""
-        )
+        _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if self._testing else ''}")
 
     async def _claim(self) -> None:
         """After the whole start-up: begin to run records."""
@@ -326,15 +331,23 @@ class Segundo:
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:
-        await self._open()
-        if (
-            not self._watched
-        ):  # an outer app entered this lifespan itself, and will not say when it has started
-            await self._claim()
+        await self._start_late(serve=False)
+        if not self._watched:
+            await (
+                self._claim()
+            )  # an outer app entered this lifespan itself, and does not say when it has started
         try:
             yield
         finally:
             await self._close()
+
+
+def _tell(line: str) -> None:
+    """Say it where it is seen: most servers set up no logging but their own."""
+    if logger.hasHandlers():
+        logger.info(line)
+    else:
+        print(f"Segundo: {line}", file=sys.stderr)  # noqa: T201  # there is no logging to say it through
 
 
 def _is_live(request: Any) -> bool:

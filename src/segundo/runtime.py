@@ -83,15 +83,24 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._housekeeping, return_exceptions=True)
         self._housekeeping = []
+        await self._leave()  # first, so that what a kill cuts off during the grace is not counted as a crash
         await self._finish_late()
         self._hand_over()
         await self._embedded.stop(grace=self._settings.grace)
 
-    async def close(self) -> None:
+    @property
+    def started(self) -> bool:
+        """Whether it claims, or does what it has instead of claiming."""
+        return bool(self._housekeeping)
+
+    async def _leave(self) -> None:
         # If the ledger does not take it in time, another process finds us dead, and does it for us.
         with suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(self._settings.record_timeout):
                 await self.ledger.leave(self.owner)
+
+    async def close(self) -> None:
+        await self._leave()
         self._threads.close()
         self._request_threads.close()
         await self.ledger.close()
@@ -181,6 +190,10 @@ class InlineRuntime(Runtime):
     @staticmethod
     def _make_ledger(settings: Settings) -> SQLiteLedger:
         return SQLiteLedger(MEMORY, durability="normal", record_timeout=settings.record_timeout)
+
+    @property
+    def started(self) -> bool:
+        return True
 
     def serves(self, *, testing: bool) -> bool:
         return True  # a TestClient without `with` brings a new loop for each request

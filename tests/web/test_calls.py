@@ -12,7 +12,7 @@ from fastapi import BackgroundTasks, FastAPI
 
 from segundo import Segundo, task
 from segundo.errors import ArgumentError, LedgerUnavailable, UnknownRecord
-from tests.support import wait_until_async
+from tests.support import ledger_rows, wait_until_async
 from tests.web.apps import LEDGER, ended, lifespan, messages, records, running, states
 from tests.web.tasks import declared, declared_async, events, fail, note
 
@@ -269,6 +269,33 @@ async def test_what_a_start_up_submits_runs_once_the_app_has_started() -> None:
         await ended(1)
     assert started == [["queued"]]
     assert events() == ["from the start-up"]
+
+
+async def test_what_the_apps_own_lifespan_submits_runs_once_the_app_has_started(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    at_start: list[list[str]] = []
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await segundo.submit(declared, "from the start-up")
+        at_start.append(states())
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    segundo = Segundo(app)
+    async with running(app):
+        await ended(1)
+        assert len(ledger_rows(LEDGER, "SELECT id FROM workers")) == 1
+    assert at_start == [["queued"]]
+    assert events() == ["from the start-up"]
+    assert not any("lifespan did not run" in message for message in messages(caplog))
+
+
+async def test_what_a_script_submits_is_left_for_the_app_to_run() -> None:
+    segundo = Segundo(FastAPI())
+    await segundo.submit(declared, "from a script")
+    assert states() == ["queued"]
 
 
 def chained(outer: Any, inner: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
 from segundo.ledger import Beat, Settlement
-from segundo.ledger.sqlite import changes, file, workers
+from segundo.ledger.sqlite import changes, claims, file, workers
 from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.refused import Refused
@@ -183,7 +183,7 @@ class SQLiteLedger:
         return self._post(changes.Release(ids, owner))
 
     def start(self, owner: str, records: Sequence[Record], *, limit: int) -> "asyncio.Future[list[Record]]":
-        return self._post(changes.Start(records, owner, limit))
+        return self._post(claims.Start(records, owner, limit))
 
     async def claim(
         self,
@@ -194,7 +194,7 @@ class SQLiteLedger:
         ids: Sequence[str] | None = None,
         suspect: bool = True,
     ) -> Sequence[Record]:
-        return await self._change(changes.Claim(owner, limit, queues, ids, suspect))
+        return await self._change(claims.Claim(owner, limit, queues, ids, suspect))
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not self._unsure:

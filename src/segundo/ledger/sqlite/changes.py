@@ -183,27 +183,6 @@ class Release(Change[None]):
         return [None] * len(changes)
 
 
-class Start(Change[list[Record]]):
-    """Transition bd for what may run at once, b for the rest."""
-
-    __slots__ = ("limit", "owner", "records")
-    order = 2
-
-    def __init__(self, records: Sequence[Record], owner: str, limit: int) -> None:
-        super().__init__()
-        self.records = records
-        self.owner = owner
-        self.limit = limit
-
-    def apply(self, tx: Transaction) -> list[Record]:
-        ids = [record.id for record in self.records]
-        wanted = json.dumps(ids[: self.limit])
-        started = {row[0] for row in tx.run(sql.START, {"ids": wanted, "owner": self.owner, "now": tx.now})}
-        if len(started) < len(ids):
-            Release([id for id in ids if id not in started], self.owner).apply(tx)
-        return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]
-
-
 class Settle(Change[list[bool]]):
     """Transitions e, f, g."""
 
@@ -310,58 +289,6 @@ class Progress(Change[bool]):
 
     def apply(self, tx: Transaction) -> bool:
         return tx.run(sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
-
-
-class Claim(Change[list[Record]]):
-    """Transition d. Applied last, so that it sees what the same batch released and freed."""
-
-    __slots__ = ("ids", "limit", "owner", "queues", "suspect")
-    order = 9
-
-    def __init__(
-        self, owner: str, limit: int, queues: Sequence[str] | None, ids: Sequence[str] | None, suspect: bool
-    ) -> None:
-        super().__init__()
-        self.owner = owner
-        self.limit = limit
-        self.queues = queues
-        self.ids = ids
-        self.suspect = suspect
-
-    def apply(self, tx: Transaction) -> list[Record]:
-        suspects = min(1, self.limit) if self.suspect else 0
-        if self.ids is not None:
-            claimed = self._take_ids(tx, sql.CLAIM_SUSPECT_IDS, suspects)
-            return claimed + self._take_ids(tx, sql.CLAIM_IDS, self.limit - len(claimed))
-        claimed = self._take(tx, sql.CLAIM_SUSPECT, sql.SUSPECT_QUEUES, suspects)
-        return claimed + self._take(tx, sql.CLAIM, sql.QUEUES, self.limit - len(claimed))
-
-    def _take_ids(self, tx: Transaction, claim: str, limit: int) -> list[Record]:
-        ids, queues = json.dumps(self.ids), None if self.queues is None else json.dumps(self.queues)
-        if limit <= 0:
-            return []
-        return _in_order(tx.records(claim, ids=ids, queues=queues, owner=self.owner, now=tx.now, limit=limit))
-
-    def _take(self, tx: Transaction, claim: str, queues: str, limit: int) -> list[Record]:
-        taken: list[Record] = []
-        if limit <= 0:
-            return taken
-        for queue in self._turn(tx.column(queues) if self.queues is None else list(self.queues), tx.now):
-            if len(taken) < limit:
-                taken += tx.records(
-                    claim, queue=queue, owner=self.owner, now=tx.now, limit=limit - len(taken)
-                )
-        return _in_order(taken)
-
-    @staticmethod
-    def _turn(queues: list[str], now: float) -> list[str]:
-        """Begin with another queue each time, so that a busy one does not starve those behind it."""
-        first = int(now * 1000) % len(queues) if queues else 0
-        return queues[first:] + queues[:first]
-
-
-def _in_order(records: list[Record]) -> list[Record]:
-    return sorted(records, key=lambda record: (-record.priority, record.run_at, record.id))
 
 
 class TakeBeat(Change[Beat]):
