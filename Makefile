@@ -12,7 +12,7 @@ WORKERS ?= 2
 BENCH ?= request
 SERVE ?=
 PYTEST := -m pytest -rs -n $(WORKERS)
-CODE := src tests $(wildcard examples bench)
+CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
 .PHONY: help install format check test coverage soak soak-short test-oldest test-newest-python demo bench docs clean

@@ -278,7 +278,7 @@ class Segundo:
         return runtime if scope is None or self._watched or runtime.started else None
 
     async def _start_late(self, *, serve: bool) -> None:
-        """Open what the lifespan has not opened, or not yet: a start-up may submit calls before it comes to us.
+        """Open what the lifespan has not opened, or not yet: a start-up may submit before it comes to us.
 
         Only a request also begins to claim, and only if nobody will say when the start-up is over: a script
         that submits calls and ends shall not take them with it.
