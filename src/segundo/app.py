@@ -79,6 +79,8 @@ class Segundo:
             raise ConfigurationError(
                 "this app already has a Segundo; make one, and import it where you need it"
             )
+        if app.middleware_stack is not None:
+            raise ConfigurationError("this app has started already: make its Segundo beside it, before that")
         self.app = app
         self.settings = settings(
             {

@@ -57,6 +57,8 @@ class Status:
         self.router = (
             status if isinstance(status, APIRouter) else APIRouter(prefix=_prefix(status), tags=["tasks"])
         )
+        if not self.router.prefix:
+            raise ConfigurationError("status=APIRouter(…) needs a prefix=…: without one it would take /{id}")
         # Only the app's own dependencies can say who may read more than the state.
         self._view: type[RecordView] = RecordDetail if own and self.router.dependencies else RecordView
         self._find = find

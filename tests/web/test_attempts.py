@@ -9,11 +9,11 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI
 
 from segundo import Retry, RetryLater, Segundo, TaskContext, current, task
 from tests.support import wait_until_async
-from tests.web.apps import ended, lifespan, messages, records
+from tests.web.apps import ended, lifespan, messages, records, running
 from tests.web.tasks import events, note
 
 AGAIN = Retry(attempts=3, wait="constant", base=0)
@@ -487,6 +487,28 @@ async def test_the_variables_in_carry_are_recorded_with_the_call_and_seen_by_it(
         finally:
             tenant.reset(token)
     assert json.loads(records()[0]["carried"]) == {"tenant": value}
+
+
+async def test_a_requests_variables_are_carried_from_async_and_def_endpoints_alike() -> None:
+    app = FastAPI()
+    Segundo(app, carry={"tenant": tenant})
+
+    async def knows_the_tenant() -> None:
+        tenant.set("ada")
+
+    async def asynchronous(tasks: BackgroundTasks) -> None:
+        tasks.add_task(sees)
+
+    def synchronous(tasks: BackgroundTasks) -> None:
+        tasks.add_task(sees)
+
+    for endpoint in (asynchronous, synchronous):
+        app.post(f"/{endpoint.__name__}", dependencies=[Depends(knows_the_tenant)])(endpoint)
+    async with running(app) as client:
+        await client.post("/asynchronous")
+        await client.post("/synchronous")
+        found = await ended(2)
+    assert [json.loads(record["result"])[0] for record in found] == ["ada", "ada"]
 
 
 async def test_what_carry_cannot_record_is_refused_on_the_line_of_the_call_and_named() -> None:

@@ -40,6 +40,7 @@ def _private() -> None: ...
 
 
 another_name = note
+own_other_name = outer
 not_a_function = 7
 
 
@@ -148,6 +149,7 @@ FORGED = [
     "tests.web.test_names:imported_function",
     "tests.web.test_names:note",
     "tests.web.test_names:another_name",
+    "tests.web.test_names:own_other_name",
     "tests.web.test_names:wrapper",
     "tests.web.test_names:not_a_function",
     "tests.web.test_names:Class",

@@ -197,6 +197,13 @@ def test_a_segundo_takes_an_app_and_nothing_else(app: Any) -> None:
         Segundo(app)
 
 
+async def test_an_app_that_runs_already_gets_none() -> None:
+    app = FastAPI()
+    async with running(app):
+        with pytest.raises(ConfigurationError, match="has started already"):
+            Segundo(app)
+
+
 def test_an_app_has_one_segundo() -> None:
     app = FastAPI()
     Segundo(app)

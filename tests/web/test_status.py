@@ -183,6 +183,11 @@ def test_a_prefix_that_is_none_is_refused_at_once(prefix: str) -> None:
         Segundo(FastAPI(), status=prefix)
 
 
+def test_a_router_without_a_prefix_is_refused_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="needs a prefix"):
+        Segundo(FastAPI(), status=APIRouter())
+
+
 # Keys
 
 
