@@ -121,6 +121,21 @@ async def test_a_ledger_that_takes_its_place_while_it_connects_anew_is_not_writt
             await ledger.record([call()], owner=ME)
 
 
+async def test_a_file_that_goes_while_it_connects_anew_is_not_made_again(
+    opened: OpenLedger, faults: Faults
+) -> None:
+    async with opened() as ledger:
+        restores: list[Restore] = []
+        faults.before_connecting = lambda: restores.append(deleted(*beside(ledger, "")))
+        faults.arm(1)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.record([call()], owner=ME)
+        assert not ledger.path.exists()
+        faults.before_connecting = lambda: None
+        restores[0]()
+        assert len(await ledger.record([call()], owner=ME)) == 1
+
+
 @pytest.mark.parametrize("befall", [deleted, replaced, replaced_by_another_ledger])
 async def test_no_connection_is_made_while_the_file_is_not_in_place(
     befall: Callable[[Path, Path], Restore], opened: OpenLedger, faults: Faults

@@ -13,7 +13,7 @@ from segundo.ledger import Settlement
 from segundo.ledger.sqlite import SQLiteLedger, file
 from segundo.record import State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Faults, Gate
+from tests.failures.faults import Faults, Gate, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -140,10 +140,19 @@ async def test_a_loop_that_was_closed_does_not_stop_the_others(opened: OpenLedge
         assert len(await ledger.record([call()], owner=ME)) == 1
 
 
-async def test_a_full_stop_of_the_disk_leaves_no_lock_behind(opened: OpenLedger, faults: Faults) -> None:
+@pytest.mark.parametrize("part", ["INSERT INTO records", "COMMIT"])
+async def test_a_full_stop_of_the_disk_leaves_no_lock_behind(
+    part: str, opened: OpenLedger, faults: Faults
+) -> None:
     """Not even ROLLBACK works: the connection is closed, so that others can write."""
+
+    def strikes(sql: str) -> bool:
+        if sql in ("COMMIT", "ROLLBACK"):
+            raise io_error()
+        return part in sql
+
     async with opened() as ledger:
-        faults.arm(lambda sql: sql in ("COMMIT", "ROLLBACK"), when="before")
+        faults.arm(strikes, when="after")
         with pytest.raises(LedgerUnavailable):
             await ledger.record([call()], owner=ME)
         stranger = sqlite3.connect(ledger.path, timeout=0, isolation_level=None)
