@@ -1,6 +1,7 @@
 """Apps as a server runs them, in this process: their lifespan, a client, a look into their ledger's file."""
 
 import asyncio
+import json
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -11,6 +12,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segundo import Segundo
 from tests.support import ledger_rows, wait_until_async
 
 LEDGER = Path("segundo.db")  # in the test's own directory
@@ -107,6 +109,13 @@ async def ended(count: int, ledger: Path = LEDGER) -> list[dict[str, Any]]:
         return found if len(found) == count and {row["state"] for row in found} <= TERMINAL else None
 
     return await wait_until_async(lambda: all_ended()) or []
+
+
+async def outcome(segundo: Segundo, function: Any, *args: Any) -> dict[str, Any]:
+    """The record of a call, the ledger's first, once it has ended; its error and result as data."""
+    await segundo.submit(function, *args)
+    (record,) = await ended(1)
+    return {**record, **{key: json.loads(record[key]) for key in ("error", "result") if record[key]}}
 
 
 class Watched:

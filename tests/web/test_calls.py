@@ -17,14 +17,6 @@ from tests.web.apps import LEDGER, ended, lifespan, messages, records, running, 
 from tests.web.tasks import declared, declared_async, events, fail, note
 
 
-@pytest.fixture
-async def segundo() -> AsyncGenerator[Segundo]:
-    app = FastAPI()
-    segundo = Segundo(app)
-    async with lifespan(app):
-        yield segundo
-
-
 @task
 def fails() -> None:
     raise OSError
