@@ -26,6 +26,7 @@ FORMAT = 1  # of the text; a record keeps it, so that a later Segundo can read w
 LIMIT = 1_048_576  # bytes of text
 
 NO_ARGUMENTS = "{}"
+CERTAIN = (str, bool)  # values of these very types come back from any text that they were written to
 UNSET = "(unset)"  # no parameter can have this name
 CONFIG = ConfigDict(
     ser_json_bytes="base64",
@@ -62,8 +63,11 @@ class Trip:
         self._load = adapter.validator.validate_json
         self._limit = limit
 
-    def write(self, value: Any) -> tuple[bytes, Unset]:
-        """The JSON of a value, and the models in it with fields unset. Refusal if it would not come back."""
+    def write(self, value: Any, *, proven: bool = False) -> tuple[bytes, Unset]:
+        """The JSON of a value, and the models in it with fields unset. Refusal if it would not come back.
+
+        `proven`: the caller knows that it comes back, and it is not tried.
+        """
         try:
             # Pydantic's warnings of unexpected types stay off: what comes back is judged, and more strictly.
             written = self._dump(value, by_alias=False, round_trip=True, warnings=False)
@@ -72,6 +76,8 @@ class Trip:
         if len(written) > self._limit:
             size = f"{len(written):,} bytes of JSON, and the limit is {self._limit:,}"
             raise Refusal(f"is {size}; store it, and pass what finds it again")
+        if proven:
+            return written, []
         back = self.read(written, missing="is left out when it is written (exclude=True?)")
         unset: Unset = []
         found = difference(value, back, None, unset)
@@ -113,6 +119,12 @@ class Plan:
     signature: Signature
     refused: Mapping[str, NoForm]
     trip: Trip
+    certain: Mapping[str, Any] | None  # the annotations, if values of just these types always come back
+
+    def proves(self, given: Mapping[str, Any]) -> bool:
+        """Whether these values come back for certain, so that nobody needs to try."""
+        certain = self.certain
+        return certain is not None and all(type(value) is certain[key] for key, value in given.items())
 
 
 class Arguments:
@@ -153,7 +165,7 @@ class Arguments:
             key = next(key for key in given if key in plan.refused)
             raise self._error(plan, key, f"it {plan.refused[key].why}")
         try:
-            written, unset = plan.trip.write(given)
+            written, unset = plan.trip.write(given, proven=plan.proves(given))
         except Refusal as refusal:
             key, why = blame(plan.trip, given, refusal)
             raise self._error(plan, key, str(why)) from refusal
@@ -191,7 +203,10 @@ class Arguments:
             else:
                 refused[key] = objection
         return Plan(
-            signature, refused, Trip(lambda handler: payload_schema(annotations, handler), self._limit)
+            signature,
+            refused,
+            Trip(lambda handler: payload_schema(annotations, handler), self._limit),
+            annotations if all(annotation in CERTAIN for annotation in annotations.values()) else None,
         )
 
 

@@ -114,7 +114,7 @@ class Runner:
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not task.is_async:
             return await self._call_in_thread(task, attempt, args, kwargs)
-        attempt.task = asyncio.current_task()
+        attempt.task = attempt.running or asyncio.current_task()  # to ask asyncio takes longer
         timer = _timer(task, attempt)
         try:
             return await task.function(*args, **kwargs)

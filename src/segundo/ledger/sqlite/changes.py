@@ -6,6 +6,7 @@ applied again.
 """
 
 import json
+import operator
 from collections.abc import Container, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -72,7 +73,7 @@ class RecordCalls(Change[list[Record]]):
     def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
         # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
-        tx.run_many(sql.INSERT, [record for records in free.values() for record in records])
+        _insert(tx, [record for records in free.values() for record in records])
         recorded = [free[change] if change in free else change.apply(tx) for change in changes]
         return [
             change._read_back(tx) if change.again else records
@@ -157,6 +158,27 @@ def _new(call: Call, owner: str, now: float) -> Record:
     )
 
 
+def _insert(tx: Transaction, records: Sequence[Record]) -> None:
+    common = [record for record in records if _is_common(record)]
+    tx.run_many(
+        sql.INSERT_COMMON, [(*_head(record), record.state.value, *_tail(record)) for record in common]
+    )
+    if len(common) < len(records):
+        tx.run_many(sql.INSERT, [record for record in records if not _is_common(record)])
+
+
+# What sqlite3 is given as a plain tuple of plain values it binds without looking for adapters.
+_STATE = sql.COMMON.index("state")
+_head, _tail = (
+    operator.itemgetter(*map(Record._fields.index, columns))
+    for columns in (sql.COMMON[:_STATE], sql.COMMON[_STATE + 1 :])
+)
+
+
+def _is_common(record: Record) -> bool:
+    return record.carried is None and record.retry_of is None and record.timeout is None
+
+
 def _ended(record: Record, reason: str, now: float) -> Record:
     return record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
 
@@ -234,7 +256,7 @@ def _is_plain_success(settlement: Settlement) -> bool:
 
 def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
     claims = {settlement.id: settlement.claim for settlement in settlements}
-    return tx.column(sql.SUCCEED, tx.now, json.dumps(claims)) if claims else []
+    return tx.changed(sql.SUCCEED, (tx.now, json.dumps(claims)), list(claims)) if claims else []
 
 
 def _settle_parameters(settlement: Settlement, now: float) -> dict[str, object]:

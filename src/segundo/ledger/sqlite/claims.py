@@ -23,8 +23,9 @@ class Start(Change[list[Record]]):
 
     def apply(self, tx: Transaction) -> list[Record]:
         ids = [record.id for record in self.records]
-        wanted = json.dumps(ids[: self.limit])
-        started = {row[0] for row in tx.run(sql.START, {"ids": wanted, "owner": self.owner, "now": tx.now})}
+        wanted = ids[: self.limit]
+        which = {"ids": json.dumps(wanted), "owner": self.owner, "now": tx.now}
+        started = set(tx.changed(sql.START, which, wanted))
         if len(started) < len(ids):
             Release([id for id in ids if id not in started], self.owner).apply(tx)
         return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]

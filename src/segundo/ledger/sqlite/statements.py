@@ -12,6 +12,15 @@ INSERT = f"""
 INSERT INTO records ({ALL}) VALUES ({", ".join("?" * len(Record._fields))})
 ON CONFLICT (id) DO NOTHING
 """
+# record: the same for a call that has no more than these columns; a row costs by its columns.
+COMMON = (
+    *("id", "task", "queue", "priority", "state", "owner", "attempts", "crash_limit", "format", "arguments"),
+    *("retention", "created_at", "run_at"),
+)
+INSERT_COMMON = f"""
+INSERT INTO records ({", ".join(COMMON)}) VALUES ({", ".join("?" * len(COMMON))})
+ON CONFLICT (id) DO NOTHING
+"""
 # record: live_keys.
 LIVE_KEY = "SELECT id FROM records WHERE task = ? AND key = ? AND finished_at IS NULL AND id <> ?"
 # record: primary key.
@@ -54,9 +63,7 @@ START = """
 UPDATE records SET state = 'running', claim = claim + 1, started_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND owner = :owner AND state = 'waiting' AND run_at <= :now
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
-RETURNING id
 """
-
 # claim: claimable (suspects), one seek for each queue that has something queued.
 QUEUES = """
 WITH RECURSIVE names (queue) AS (
@@ -117,7 +124,6 @@ SUCCEED = """
 UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = ?
 FROM json_each(?) AS mine
 WHERE records.id = mine.key AND records.claim = mine.value AND records.state = 'running'
-RETURNING id
 """
 # settle (e, f, g): primary key. There is no other attempt where a cancel was asked for meanwhile, or where
 # this was the last.

@@ -65,6 +65,19 @@ class Transaction:
         """The first column of all rows."""
         return [row[0] for row in self.run(statement, parameters).fetchall()]
 
+    def changed(self, statement: str, parameters: Any, ids: list[str]) -> list[str]:
+        """Which of `ids` a statement changes. Mostly all, and then it need not return them: a row returned is
+        a step of its own, in which another thread may take the interpreter.
+        """
+        self.run("SAVEPOINT changed")
+        every = self.run(statement, parameters).rowcount == len(ids)
+        if not every:
+            self.run("ROLLBACK TO changed")
+        self.run("RELEASE changed")
+        return (
+            ids if every else [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
+        )
+
     def records(self, statement: str, **named: object) -> list[Record]:
         return [to_record(row) for row in self.run(statement, named).fetchall()]
 
