@@ -49,6 +49,7 @@ class Runtime:
         self._housekeeping: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
         self._releasing: list[Record] = []
+        self._left = False
 
     @staticmethod
     def _make_ledger(settings: Settings) -> SQLiteLedger:
@@ -94,10 +95,12 @@ class Runtime:
         return bool(self._housekeeping)
 
     async def _leave(self) -> None:
-        # If the ledger does not take it in time, another process finds us dead, and does it for us.
-        with suppress(LedgerError, TimeoutError):
-            async with asyncio.timeout(self._settings.record_timeout):
-                await self.ledger.leave(self.owner)
+        # Once: if the ledger does not take it in time, another process finds us dead, and does it for us.
+        if not self._left:
+            self._left = True
+            with suppress(LedgerError, TimeoutError):
+                async with asyncio.timeout(self._settings.record_timeout):
+                    await self.ledger.leave(self.owner)
 
     async def close(self) -> None:
         await self._leave()
