@@ -102,20 +102,21 @@ def test_an_app_refuses_while_its_ledger_fails_and_then_goes_on(
 ) -> None:
     app = App(own_directory)
     with app.server:
-        assert app.ask()
-        assert app.ask("slow")
-        wait_until(lambda: app.lines("started"))
+        wait_until(app.ask)
+        wait_until(lambda: app.ask("slow"))
+        slow = app.accepted[-1]
+        wait_until(lambda: slow in app.lines("started"))
         with befall(app):
             assert not any([app.ask(), app.ask(), app.ask("slow")])
             assert httpx.get(f"{app.server.url}/alive").is_success
             (app.folder / "go").touch()  # what ran ends meanwhile, and its outcome has to wait
-            wait_until(lambda: app.lines("ran").count(app.accepted[1]))
+            wait_until(lambda: slow in app.lines("ran"))
             assert not app.ask()
         wait_until(app.ask)
         wait_until(app.all_ended)
         app.server.kill()
         app.server.start()
-        assert app.ask()
+        wait_until(app.ask)
         wait_until(app.all_ended)
     rows = check_file(app.ledger)
     assert len(rows) == sum(1 if tag.startswith("slow") else 3 for tag in app.accepted)
@@ -128,12 +129,12 @@ def test_an_app_refuses_while_its_ledger_fails_and_then_goes_on(
 def test_an_app_stops_though_a_stranger_holds_the_lock_of_its_ledger(own_directory: Path) -> None:
     app = App(own_directory)
     with app.server:
-        assert app.ask()
+        wait_until(app.ask)
         wait_until(app.all_ended)
         with locked(app):
             app.server.terminate()
-            app.server.wait(20)
+            app.server.wait(30)
         app.server.start()
-        assert app.ask()
+        wait_until(app.ask)
         wait_until(app.all_ended)
     assert len(check_file(app.ledger)) == 3 * len(app.accepted)

@@ -146,7 +146,7 @@ def test_what_was_refused_and_forgotten_does_not_come_back_by_a_power_cut(
 ) -> None:
     """Its frames are whole in the WAL, and were only never synced for sure."""
     with disk.fast_folder(own_directory) as folder:
-        for seed in range(5):
+        for seed in range(3):
             cuts = PowerCuts(library, folder, "refuse", "full", 0.0, seed=seed)
             cuts.cut_when_forgotten(10)
             assert cuts.syncs_failed
