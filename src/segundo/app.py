@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Lifespan, Scope
 
 from segundo import seam
 from segundo.background import Handle
@@ -106,7 +106,7 @@ class Segundo:
         self._status = None if status is None else Status(status, self._find)
         if self._status is not None:
             app.include_router(self._status.router)
-        app.include_router(APIRouter(lifespan=self._lifespan))
+        app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
         app.add_middleware(Edge, begin=self._watch, claim=self._claim, drain=self._drain)
         app.state.segundo = self
         seam.install(app, self)
@@ -362,3 +362,14 @@ def _name(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+def _within(outer: Lifespan[Any], inner: Lifespan[Any]) -> Lifespan[Any]:
+    """Both lifespans in one. (An included router joins its own too; every request then looks through it.)"""
+
+    @asynccontextmanager
+    async def both(app: Any) -> AsyncGenerator[Any]:
+        async with outer(app) as state, inner(app):
+            yield state
+
+    return both

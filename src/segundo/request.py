@@ -130,7 +130,7 @@ class RequestTasks(BackgroundTasks):
 
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The last byte is out, the request's sessions are still open: time for calls that run in process."""
-        if error is None and self._phase is not Phase.DROPPED:
+        if error is None and self._phase is not Phase.DROPPED and len(self.tasks) > self._recorded:
             await self()
 
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -138,10 +138,13 @@ class RequestTasks(BackgroundTasks):
         if self._phase is Phase.DROPPED:
             return
         try:
-            if not isinstance(error, asyncio.CancelledError):
+            if (self._flushing or self._running or self._pending) and not isinstance(
+                error, asyncio.CancelledError
+            ):
                 await self._catch_up()
             if error is None:
-                await self()
+                if len(self.tasks) > self._recorded:
+                    await self()
             elif self._held:
                 logger.warning(
                     "a request failed after its calls were recorded; they run all the same: %r", error

@@ -57,14 +57,14 @@ class Place:
         # A Dependant has no room for a mark and no weak reference: its answer is kept under its address.
         self._answers: dict[int, tuple[Any, bool]] = {}
 
-    def concerns(self, dependant: Any, request: Any) -> bool:
-        """Whether the route or a dependency has the parameter; an override might, so any counts as one."""
+    def concerns(self, dependant: Any) -> bool:
+        """Whether the route or a dependency has the parameter. An override might, so any counts as one."""
         known = self._answers.get(id(dependant))
         if known is None or known[0] is not dependant:
             if len(self._answers) >= MOST_ROUTES:
                 self._answers.clear()
             known = self._answers[id(dependant)] = dependant, _has_parameter(dependant)
-        return known[1] or bool(request.scope["app"].dependency_overrides)
+        return known[1]
 
 
 def install(app: FastAPI, desk: Desk) -> None:
@@ -96,22 +96,24 @@ def check_shape() -> None:
 
 def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     @functools.wraps(original)
-    def solve_dependencies(*, request: Any, dependant: Any, **rest: Any) -> Coroutine[Any, Any, Any]:
-        place: Place | None = getattr(request.scope.get("app"), PLACE, None)
-        if place is None or not place.concerns(dependant, request):
-            return original(request=request, dependant=dependant, **rest)
-        return _solve(original, place.desk, request, dependant, rest)
+    def solve_dependencies(**given: Any) -> Coroutine[Any, Any, Any]:
+        request = given["request"]
+        app = request.scope.get("app")
+        place: Place | None = getattr(app, PLACE, None)
+        if place is None or not (place.concerns(given["dependant"]) or app.dependency_overrides):
+            return original(**given)
+        return _solve(original, place.desk, request, given)
 
     return solve_dependencies
 
 
-async def _solve(original: Any, desk: Desk, request: Any, dependant: Any, rest: dict[str, Any]) -> Any:
+async def _solve(original: Any, desk: Desk, request: Any, given: dict[str, Any]) -> Any:
     ours = desk.begin(request) or await desk.start(request)
-    rest["background_tasks"] = ours
+    given["background_tasks"] = ours
     request_stack = request.scope[REQUEST_STACK]
     request_stack.push_async_exit(ours.on_request_exit)
     request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)
-    solved = await original(request=request, dependant=dependant, **rest)
+    solved = await original(**given)
     request_stack.push_async_exit(ours.on_response_sent)
     return solved
 

@@ -175,7 +175,10 @@ class Stage:
         mark = call(held=held)
         calls = [*(call(id=record.id, held=held) for record in records), mark]
         refused = asyncio.ensure_future(self.ledger.record(calls, owner=owner or self.me))
-        await asyncio.sleep(0)  # it has begun to wait, and while we do not it learns of nothing
+        for _ in range(2):
+            await asyncio.sleep(
+                0
+            )  # it is posted at the end of a turn, and while we do not wait it learns of nothing
         wait_until(lambda: mark.id in self.records(), every=0.001)
         refused.cancel()
         await asyncio.gather(refused, return_exceptions=True)

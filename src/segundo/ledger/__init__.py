@@ -75,7 +75,7 @@ class Ledger(Protocol):
         """Release, and claim in the same step the first `limit` of what may run at once (transition bd).
 
         For records that their own process has a free slot for, when nothing else is waiting there: no other
-        process sees them queued in between. Posted when this returns; gives those that are now claimed.
+        process sees them queued in between. Under way when this returns; gives those that are now claimed.
         """
         ...
 

@@ -118,6 +118,7 @@ class SQLiteLedger:
                 in_place=self._in_place,
                 clock=self._clock,
                 changed=self._changed,
+                answered=self._answered,
             )
             self._files = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")] + [
                 str(self._turns.path)
@@ -135,13 +136,18 @@ class SQLiteLedger:
         """
         if self._pid == os.getpid():
             self._pid = None
+            answers, self._answers = self._answers, None
+            if answers is not None:
+                answers.close()
             await asyncio.to_thread(self._close, dead)
+            if answers is not None:
+                answers.wake()
 
     def _close(self, dead: bool) -> None:
         self._reader.close()  # before the writer, which merges the WAL into the file if it is the last
         while self._left:
             owner = self._left.pop()
-            self._writer.post(workers.Go(owner), functools.partial(self._gone, owner))
+            self._writer.post([(workers.Go(owner), functools.partial(self._gone, owner))])
         self._writer.stop()
         self._writer.join(self.record_timeout)
         if dead:
@@ -262,16 +268,19 @@ class SQLiteLedger:
     def _post(self, change: changes.Change[T]) -> "asyncio.Future[T]":
         """Hand a change to the writer; the future is done on the caller's loop."""
         self._check_open()
-        answers = self._answers_of(asyncio.get_running_loop())
-        future: asyncio.Future[T] = answers.loop.create_future()
-        self._writer.post(change, functools.partial(answers.give, future))
-        return future
+        return self._answers_of(asyncio.get_running_loop()).ask(change)
 
     def _answers_of(self, loop: asyncio.AbstractEventLoop) -> Answers:
         """One loop is the rule; in tests, one follows the other."""
         if self._answers is None or self._answers.loop is not loop:
-            self._answers = Answers(loop, self.record_timeout)
+            if self._answers is not None:
+                self._answers.send()
+            self._answers = Answers(loop, self.record_timeout, post=self._writer.post)
         return self._answers
+
+    def _answered(self) -> None:
+        if self._answers is not None:
+            self._answers.wake()
 
     async def _change(self, change: changes.Change[T]) -> T:
         return await self._post(change)

@@ -1,12 +1,21 @@
-"""From the ledger's threads back to an event loop: many answers, one wake-up, and no endless waiting."""
+"""Between an event loop and the ledger's writer: many changes or answers, one wake-up; no endless waiting.
+
+A thread that is woken wants the interpreter, and a busy loop hands it over and waits for it back many times
+in each turn, at more than the work costs. So each side is woken once, when all that it is to do is there.
+"""
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from segundo.errors import LedgerUnavailable
-from segundo.ledger.sqlite.changes import RecordCalls
+from segundo.ledger.sqlite.changes import Change, RecordCalls
+from segundo.ledger.sqlite.writer import Posted
+
+T = TypeVar("T")
 
 Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -14,19 +23,45 @@ Answer = tuple["asyncio.Future[Any]", Any, BaseException | None]
 class Answers:
     """The futures of one event loop that wait for the writer."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, patience: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, patience: float, *, post: Callable[[list[Posted]], None]
+    ) -> None:
         self.loop = loop
+        self._post = post
+        self._asked: list[Posted] = []
         self._patience = patience
         self._arrived: deque[Answer] = deque()
         self._woken = False
         self._waiting: dict[asyncio.Future[Any], tuple[float, RecordCalls]] = {}
         self._sweeping = False
 
+    def ask(self, change: Change[T]) -> "asyncio.Future[T]":
+        """Post a change at the end of this turn of the loop; the future is its answer."""
+        future: asyncio.Future[T] = self.loop.create_future()
+        if not self._asked:
+            self.loop.call_soon(self.send)
+        self._asked.append((change, partial(self.give, future)))
+        return future
+
+    def send(self) -> None:
+        """Post what was asked now."""
+        asked, self._asked = self._asked, []
+        if asked:
+            self._post(asked)
+
+    def close(self) -> None:
+        """Post what was asked, and let go of the writer: a timer of ours may outlive it."""
+        self.send()
+        self._post = _closed
+
     def give(self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-        """In the writer's thread: the loop is woken once for all that arrive before it looks."""
+        """In the writer's thread: an answer, of which the loop hears with the next `wake`."""
         self._arrived.append((future, result, error))
-        if not self._woken:  # set back by the loop before it looks, so that nothing appended later is missed
-            self._woken = True
+
+    def wake(self) -> None:
+        """In the writer's thread: the answers of a batch are all given."""
+        if self._arrived and not self._woken:
+            self._woken = True  # set back by the loop before it looks, so that nothing given later is missed
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self.loop.call_soon_threadsafe(self._hand_out)
 
@@ -73,3 +108,8 @@ class Answers:
                     f"the ledger did not record within {self._patience:g} s; nothing was changed"
                 )
             )
+
+
+def _closed(asked: list[Posted]) -> None:
+    for _, done in asked:
+        done(None, LedgerUnavailable("the ledger is closed"))

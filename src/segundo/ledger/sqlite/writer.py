@@ -50,6 +50,7 @@ class Writer(threading.Thread):
         in_place: Callable[[], bool],
         clock: Callable[[], float],
         changed: Callable[[], None],
+        answered: Callable[[], None],
     ) -> None:
         super().__init__(name="segundo-ledger", daemon=True)
         self.commits = 0
@@ -59,7 +60,8 @@ class Writer(threading.Thread):
         self._in_place = in_place
         self._clock = clock
         self._changed = changed
-        self._posted: queue.SimpleQueue[Posted | None] = queue.SimpleQueue()
+        self._answered = answered
+        self._posted: queue.SimpleQueue[list[Posted] | None] = queue.SimpleQueue()
         self._batch: list[Posted] = []  # what is being applied
         self._patient = True  # waits while a stranger holds the lock
         self._stopping = False
@@ -69,11 +71,12 @@ class Writer(threading.Thread):
         self._pause = LONGEST_LOOK
         self._looked = 0.0
 
-    def post(self, change: Change[Any], done: Done) -> None:
-        """Apply `change` with the next batch, then call `done` in this thread."""
-        self._posted.put((change, done))
+    def post(self, posted: list[Posted]) -> None:
+        """Apply these with the next batch and call each one's `done` in this thread, and then `answered`."""
+        self._posted.put(posted)
         if self._over:  # it ended a moment ago, so nobody else will look
             self._refuse_posted()
+            self._answered()
 
     def stop(self) -> None:
         self._patient = False
@@ -93,6 +96,7 @@ class Writer(threading.Thread):
             self._over = True
             _refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
             self._refuse_posted()
+            self._answered()
             with self._turns.turn():  # the last to close merges the WAL into the file
                 self._disconnect()
 
@@ -101,10 +105,12 @@ class Writer(threading.Thread):
         try:
             if self._batch or self._refused:
                 self._write()
+                self._answered()
             self._look_for_others()
         except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
             logger.exception("the ledger's writer failed, and goes on")
             _refuse(self._batch, error)
+            self._answered()
 
     def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
@@ -112,12 +118,12 @@ class Writer(threading.Thread):
         try:
             item = self._posted.get(timeout=pause) if pause else self._posted.get_nowait()
             while item is not None and len(batch) < BATCH:
-                batch.append(item)
+                batch += item
                 item = self._posted.get_nowait()
             if item is None:
                 self._stopping = True
             else:
-                batch.append(item)
+                batch += item
         except queue.Empty:
             pass
         return batch
