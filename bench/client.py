@@ -18,6 +18,7 @@ import gc
 import json
 import selectors
 import time
+from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable
@@ -30,7 +31,7 @@ LENGTH = b"content-length: "
 LAST_ANSWERS = 15.0  # seconds that requests under way may take once the load is over
 
 
-class Load:
+class Load(ABC):
     """The common part of both loads: what was answered, how fast, and when it is over."""
 
     def __init__(self, request: bytes, warmup: float, seconds: float) -> None:
@@ -72,12 +73,13 @@ class Load:
         if not self.finished.done():
             self.finished.set_exception(error)
 
+    @abstractmethod
     def free(self, connection: Connection, now: float) -> None:
         """The connection has its answer: give it the next request, or keep it for one."""
-        raise NotImplementedError
 
+    @abstractmethod
     def all_sent(self, now: float) -> bool:
-        raise NotImplementedError
+        """Whether no further request is to be sent."""
 
 
 class FlatOut(Load):

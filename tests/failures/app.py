@@ -39,7 +39,7 @@ async def slow(tag: str) -> str:
     return tag
 
 
-@app.post("/work/{tag}")
+@app.post("/calls/{tag}")
 async def work(tag: str, tasks: BackgroundTasks) -> list[str]:
     """Three calls: two plain ones, in order, and one declared."""
     handles = [tasks.add_task(function, tag) for function in (plain, plain, declared)]

@@ -33,7 +33,7 @@ class App:
         self.server = Server("tests.failures.app:app", cwd=folder, env=environment)
         self._numbers = iter(range(1000))
 
-    def ask(self, path: str = "work") -> bool:
+    def ask(self, path: str = "calls") -> bool:
         """One request with calls; whether it was accepted. What is no 503 is no refusal."""
         tag = f"{path}-{next(self._numbers)}"
         answer = httpx.post(f"{self.server.url}/{path}/{tag}", timeout=20)

@@ -45,7 +45,7 @@ class Load:
             number = 0
             while not self._over.is_set():
                 number += 1
-                answer = session.post(f"/work/{client}-{number}")
+                answer = session.post(f"/calls/{client}-{number}")
                 if answer.is_success:
                     self.acknowledged += answer.json()
                 else:

@@ -7,6 +7,7 @@ applied again.
 
 import json
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -19,7 +20,7 @@ from segundo.record import Call, Link, Record, State
 T = TypeVar("T")
 
 
-class Change(Generic[T]):
+class Change(ABC, Generic[T]):
     """One wish to change the ledger. `again`: it may have been applied before, and the outcome was lost."""
 
     __slots__ = ("again", "begun", "unwanted")
@@ -45,8 +46,9 @@ class Change(Generic[T]):
         self.unwanted = True
         return not self.begun
 
+    @abstractmethod
     def apply(self, tx: Transaction) -> T:
-        raise NotImplementedError
+        """Make the change in a transaction. Made again, after a lost outcome, it does no more than once."""
 
     @classmethod
     def apply_all(cls, changes: Sequence[Any], tx: Transaction) -> list[Any]:
