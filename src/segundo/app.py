@@ -1,7 +1,6 @@
 """`Segundo(app)`: where the parts are joined."""
 
 import asyncio
-import functools
 import logging
 import os
 import sys
@@ -18,24 +17,22 @@ from starlette.types import Lifespan, Scope
 
 from segundo import seam
 from segundo.background import Handle
-from segundo.codec import FORMAT, Value
+from segundo.calls import Calls, name_of
 from segundo.edge import Edge, check_loop, from_test_client
-from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable, ResultError
+from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
-from segundo.record import Call, Record, new_id
+from segundo.record import Call, Record
 from segundo.request import RequestTasks
 from segundo.runtime import InlineRuntime, Runtime
 from segundo.settings import settings
 from segundo.status import Status
-from segundo.task import NO_OPTIONS, Configured, Options, Task
+from segundo.task import Task
 
 logger = logging.getLogger("segundo")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-NOT_SET: Any = object()
 
 
 class Segundo:
@@ -97,12 +94,11 @@ class Segundo:
         maker = caller.f_globals.get("__name__", "__main__")
         self._names = Names([maker] if modules is None else modules, only=modules is not None)
         self._carry = dict(carry or {})
-        self._carried = Value(Any)
+        self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
         self._runtime: Runtime | None = None
         self._starting = asyncio.Lock()
         self._testing = False
         self._watched = False
-        self._warned: set[str] = set()
         self._status = None if status is None else Status(status, self._find)
         if self._status is not None:
             app.include_router(self._status.router)
@@ -124,9 +120,9 @@ class Segundo:
         Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it
         in time.
         """
-        made = self._plan(func, args, kwargs)
+        made = self._calls.plan(func, args, kwargs)
         if isinstance(made, str):
-            raise ArgumentError(_name(func), "func", f"cannot be recorded: {made}. Declare it with @task")
+            raise ArgumentError(name_of(func), "func", f"cannot be recorded: {made}. Declare it with @task")
         runtime = await self._started()
         records = await runtime.record([made[1]._replace(held=False)])
         await runtime.begin(records)
@@ -164,31 +160,7 @@ class Segundo:
     def call(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Task, Call] | None:
-        """The call to record; None, with one warning for each function, if it must run in process."""
-        made = self._plan(function, args, kwargs)
-        if isinstance(made, str):
-            self._warn_of(function, made)
-            return None
-        return made
-
-    def _plan(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Task, Call] | str:
-        """The call to record, or why it must run in process."""
-        options = NO_OPTIONS
-        if isinstance(function, Configured):
-            options = function.options
-            function = function.function
-        task = self._names.offered(function)
-        if isinstance(task, str):
-            return task
-        try:
-            arguments = task.arguments.encode(args, kwargs)
-        except ArgumentError as error:
-            if not task.plain:
-                raise
-            return str(error)
-        return task, self._make(task, options, arguments)
+        return self._calls.of(function, args, kwargs)
 
     def accepted(self, handle: Handle[Any]) -> Response:
         if self._status is None:
@@ -196,50 +168,7 @@ class Segundo:
         return self._status.accepted(handle)
 
     def in_process_failed(self, function: object, error: Exception) -> None:
-        logger.error("%s, which ran in process, failed", _name(function), exc_info=error)
-
-    def _make(self, task: Task, options: Options, arguments: str) -> Call:
-        return Call(  # by position, which is twice as fast: one is made for every call
-            new_id(),
-            task.name,
-            arguments,
-            FORMAT,
-            options.queue or task.queue,
-            task.priority if options.priority is None else options.priority,
-            options.delay,
-            options.run_at,
-            task.retry.attempts,
-            task.crash_limit,
-            options.key,
-            None,  # retry_of
-            self.settings.retention if task.retention is None else task.retention,
-            self._carry_along() if self._carry else None,
-            options.links() if options.after is not None else (),
-            True,  # held
-            task.timeout,
-        )
-
-    def _carry_along(self) -> str:
-        values = {
-            name: value
-            for name, variable in self._carry.items()
-            if (value := variable.get(NOT_SET)) is not NOT_SET
-        }
-        try:
-            return self._carried.encode(values)
-        except ResultError as error:
-            raise ConfigurationError(f"carry=… of {', '.join(values)}: {error}") from error
-
-    def _warn_of(self, function: Any, why: str) -> None:
-        name = _name(function)
-        if name not in self._warned:
-            self._warned.add(name)
-            logger.warning(
-                "%s runs in process and is lost if the process ends first: %s. Declare it with @task, "
-                "or give it arguments that can be recorded.",
-                name,
-                why,
-            )
+        logger.error("%s, which ran in process, failed", name_of(function), exc_info=error)
 
     # Life
 
@@ -355,13 +284,6 @@ def _tell(line: str) -> None:
 def _is_live(request: Any) -> bool:
     """A WebSocket may stay open for days: its calls cannot wait for its end."""
     return bool(request.scope["type"] == "websocket")
-
-
-def _name(function: Any) -> str:
-    """What to call what was given to `add_task`: by the function itself, whatever is around it."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 def _within(outer: Lifespan[Any], inner: Lifespan[Any]) -> Lifespan[Any]:
