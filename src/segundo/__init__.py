@@ -1,9 +1,10 @@
 """Background tasks for FastAPI that are not lost: the same call, recorded before the response leaves."""
 
 from segundo.app import Segundo
-from segundo.background import BackgroundTask, BackgroundTasks, Handle
+from segundo.background import BackgroundTask, BackgroundTasks
 from segundo.context import TaskContext, current
 from segundo.errors import RetryLater, SegundoError
+from segundo.handle import Handle
 from segundo.record import Record, State
 from segundo.retry import Retry
 from segundo.task import task

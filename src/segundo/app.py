@@ -16,10 +16,10 @@ from starlette.responses import Response
 from starlette.types import Lifespan, Scope
 
 from segundo import seam
-from segundo.background import Handle
 from segundo.calls import Calls, name_of
 from segundo.edge import Edge, check_loop, from_test_client
 from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable
+from segundo.handle import Handle
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record

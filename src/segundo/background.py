@@ -3,19 +3,19 @@
 import functools
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 import starlette.background
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
 from starlette.responses import Response
 
 from segundo.errors import ConfigurationError
-from segundo.record import Call, Record
+from segundo.handle import Handle
+from segundo.record import Call
 from segundo.task import Configured
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 NOT_GIVEN: Any = object()
 
@@ -42,36 +42,6 @@ class Recorded(starlette.background.BackgroundTask):
         this.func, this.args, this.kwargs, this.is_async = func, args, kwargs, is_async
         self.call = call
         self.handle: Handle[Any] = Handle(call.id)
-
-
-class Handle(Generic[R_co]):
-    """What `add_task` returns: the record's id, or None for a call that runs in process and has no record."""
-
-    __slots__ = ("_record", "id")
-
-    def __init__(self, id: str | None) -> None:
-        self.id = id
-        self._record: Record | None = None
-
-    @property
-    def recorded(self) -> bool:
-        """True once the call is durably in the ledger."""
-        return self._record is not None
-
-    @property
-    def record(self) -> Record:
-        """The record as it was stored. RuntimeError before that, and for a call that runs in process."""
-        if self._record is None:
-            raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
-        return self._record
-
-    def stored(self, record: Record) -> None:
-        """The ledger has the call. A duplicate's handle becomes that of the live record it is the same as."""
-        self._record = record
-        self.id = record.same_as or record.id
-
-    def __repr__(self) -> str:
-        return f"Handle({self.id!r})"
 
 
 class BackgroundTasks(FastAPIBackgroundTasks):

@@ -10,8 +10,9 @@ import starlette.background
 from fastapi import HTTPException
 from starlette.responses import Response
 
-from segundo.background import BackgroundTasks, Handle, Recorded, call_as_fastapi_does
+from segundo.background import BackgroundTasks, Recorded, call_as_fastapi_does
 from segundo.errors import LedgerError
+from segundo.handle import Handle
 from segundo.record import Call, Link, Record
 from segundo.task import Task
 

@@ -11,9 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from segundo.background import Handle
 from segundo.edge import ROOT
 from segundo.errors import ConfigurationError, LedgerError
+from segundo.handle import Handle
 from segundo.record import Record, State
 
 Find = Callable[[Request, str], Awaitable[Record | None]]
