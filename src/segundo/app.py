@@ -103,9 +103,9 @@ class Segundo:
         if self._status is not None:
             app.include_router(self._status.router)
         app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
-        app.add_middleware(Edge, begin=self._watch, claim=self._claim, drain=self._drain)
         app.state.segundo = self
-        seam.install(app, self)
+        place = seam.install(app, self)
+        app.add_middleware(Edge, place=place, begin=self._watch, claim=self._claim, drain=self._drain)
 
     @property
     def ledger(self) -> SQLiteLedger:
@@ -232,7 +232,6 @@ class Segundo:
         runtime = make(self.settings, self._names, self._carry)
         await runtime.open()
         self._runtime = runtime
-        self._adopt(self.app)
         self.settings.log()
         _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if self._testing else ''}")
 
@@ -251,14 +250,6 @@ class Segundo:
             await self._drain()
             runtime, self._runtime = self._runtime, None
             await runtime.close()
-
-    def _adopt(self, app: FastAPI) -> None:
-        """FastAPI apps mounted below use this Segundo too, unless they have their own."""
-        for route in app.routes:
-            mounted = getattr(route, "app", None)
-            if isinstance(mounted, FastAPI) and not seam.installed(mounted):
-                seam.install(mounted, self)
-                self._adopt(mounted)
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:

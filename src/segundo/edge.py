@@ -6,22 +6,25 @@ from collections.abc import Awaitable, Callable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from segundo.errors import ConfigurationError
+from segundo.seam import PLACE, Place
 
 ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the Segundo
 
 
 class Edge:
-    """Sees the app's start-up end and its shutdown begin, and notes where requests say that the app is."""
+    """Sees the app's start-up end and its shutdown begin; tells requests where the app is, and whose."""
 
     def __init__(
         self,
         app: ASGIApp,
         *,
+        place: Place,
         begin: Callable[[Scope], None],
         claim: Callable[[], Awaitable[None]],
         drain: Callable[[], Awaitable[None]],
     ) -> None:
         self.app = app
+        self._place = place
         self._begin = begin
         self._claim = claim
         self._drain = drain
@@ -29,6 +32,7 @@ class Edge:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
             scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
+            scope[PLACE] = self._place  # for FastAPI apps below, wherever they are
             return self.app(scope, receive, send)
         return self._lifespan(scope, receive, send)
 

@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any, Protocol
 
 import starlette.background
+import starlette.exceptions
 from fastapi import HTTPException
 from starlette.responses import Response
 
@@ -50,6 +51,7 @@ class Keeper(Protocol):
 
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]: ...
     async def release(self, records: Sequence[Record]) -> None: ...
+    async def forget(self, records: Sequence[Record]) -> None: ...
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]: ...
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
 
@@ -73,6 +75,8 @@ class RequestTasks(BackgroundTasks):
         self._recorded = 0  # how many of `.tasks` are records, or will be
         self._flushing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
+        self._task = id(asyncio.current_task())
+        self._decided: asyncio.Future[None] | None = None  # for a `flush` that came before the recording
 
     # What the endpoint calls, perhaps from a thread
 
@@ -110,24 +114,50 @@ class RequestTasks(BackgroundTasks):
 
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The endpoint and its function-scoped dependencies are over, nothing is sent: record, or refuse."""
-        if self._phase is not Phase.OPEN:
-            return  # a WebSocket: its calls are recorded as they come, however it ends
-        if error is not None:
+        if self._phase is not Phase.OPEN:  # else a WebSocket: its calls are recorded as they come
+            if self._phase is Phase.RECORDED and isinstance(error, starlette.exceptions.HTTPException):
+                await self._take_back()
+            return
+        try:
+            if error is not None:
+                self._drop()
+            else:
+                await self._record_or_refuse()
+        finally:
+            if self._decided is not None:
+                self._decided.set_result(None)
+
+    async def on_early_answer(self) -> None:
+        """The answer goes out while function-scoped dependencies are open, as `app.frontend` has it: record.
+
+        Whether there is a file is found out later; if not, `on_function_exit` is told of a 404.
+        """
+        await self.on_function_exit(None, None, None)
+
+    async def _record_or_refuse(self) -> None:
+        try:
+            if self._pending:
+                await self._record()
+        except LedgerError as reason:
             self._drop()
-        else:
-            try:
-                if self._pending:
-                    await self._record()
-            except LedgerError as reason:
-                self._drop()
-                logger.error("a request is refused, its calls could not be recorded: %s", reason)
-                raise HTTPException(
-                    503, "the work could not be recorded, try again", {"Retry-After": RETRY_AFTER}
-                ) from reason
-            except BaseException:
-                self._drop()
-                raise
-            self._phase = Phase.RECORDED
+            logger.error("a request is refused, its calls could not be recorded: %s", reason)
+            raise HTTPException(
+                503, "the work could not be recorded, try again", {"Retry-After": RETRY_AFTER}
+            ) from reason
+        except BaseException:
+            self._drop()
+            raise
+        self._phase = Phase.RECORDED
+        if self._pending:
+            # An event stream's generator runs already, and may not add another call for an hour
+            # (test_a_call_added_while_its_request_is_being_recorded_is_recorded_next).
+            self._begin_late()
+
+    async def _take_back(self) -> None:
+        """Nothing was sent after all: the calls are dropped, as those of any request that fails."""
+        held, self._held = self._held, ()
+        self._drop()
+        await self._keeper.forget(held)
 
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """The last byte is out, the request's sessions are still open: time for calls that run in process."""
@@ -184,14 +214,22 @@ class RequestTasks(BackgroundTasks):
     async def flush(self) -> None:
         """Record what is pending now, and after the request release it too."""
         if self._phase is Phase.OPEN:
-            raise RuntimeError(
-                "flush(): a request's calls are recorded when its endpoint has returned, all or none"
-            )
+            if id(asyncio.current_task()) == self._task:
+                raise RuntimeError(
+                    "flush(): a request's calls are recorded when its endpoint has returned, all or none"
+                )
+            await self._decision()
         if self._phase is Phase.DROPPED:
             return
         if self._flushing is not None:
             await asyncio.wait([self._flushing])  # it may be recording what the caller added
         await self._record_late()
+
+    async def _decision(self) -> None:
+        """Wait until the request's calls are recorded or dropped: an event stream begins before."""
+        if self._decided is None:
+            self._decided = self._loop.create_future()
+        await asyncio.wait([self._decided])  # and not the future itself, which others may wait for too
 
     async def _record_late(self) -> None:
         if self._pending:

@@ -123,6 +123,11 @@ class Runtime:
         """
         self._release(records)
 
+    async def forget(self, records: Sequence[Record]) -> None:
+        """The request failed after all, with nothing sent: its records are taken back."""
+        with suppress(LedgerError):  # the ledger goes on trying, before anything else that it does
+            await self.ledger.forget(self.owner, [record.id for record in records])
+
     def _release(self, records: Sequence[Record]) -> None:
         if not self._releasing:
             self._loop.call_soon(self._hand_over)

@@ -23,7 +23,9 @@ from segundo.errors import ConfigurationError
 
 NEWEST_KNOWN = "0.165.0"  # the newest FastAPI that this seam was tested with
 REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"
-PLACE = "_segundo_place"  # where an app keeps its Place
+PLACE = "_segundo_place"  # where an app keeps its Place, and the scope of a request that of the app around
+# Stands for the endpoint where `app.frontend` serves files, which it sends before the function stack ends.
+FRONTEND = getattr(fastapi.routing, "_frontend_dependency_endpoint", NotImplemented)
 MOST_ROUTES = 10_000  # answers kept about routes; more means that something makes new ones all the time
 
 Exit = tuple[type[BaseException] | None, BaseException | None, TracebackType | None]
@@ -33,6 +35,7 @@ class RequestTasks(Protocol):
     """The background tasks of one request: what the seam calls, and when."""
 
     async def on_function_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
+    async def on_early_answer(self) -> None: ...
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
     async def on_request_exit(self, kind: Any, error: BaseException | None, trace: Any) -> None: ...
 
@@ -67,13 +70,19 @@ class Place:
         return known[1]
 
 
-def install(app: FastAPI, desk: Desk) -> None:
-    """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI."""
-    setattr(app, PLACE, Place(desk))  # with the app, so that it goes with the app
+def install(app: FastAPI, desk: Desk) -> Place:
+    """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI.
+
+    So do those of FastAPI apps anywhere below it that have no place of their own: the edge puts the place
+    that is returned in each request's scope, under PLACE.
+    """
+    place = Place(desk)
+    setattr(app, PLACE, place)  # with the app, so that it goes with the app
     routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
     if not hasattr(routing.solve_dependencies, "__wrapped__"):
         check_shape()
         routing.solve_dependencies = _wrap(routing.solve_dependencies)
+    return place
 
 
 def installed(app: object) -> bool:
@@ -99,7 +108,7 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     def solve_dependencies(**given: Any) -> Coroutine[Any, Any, Any]:
         request = given["request"]
         app = request.scope.get("app")
-        place: Place | None = getattr(app, PLACE, None)
+        place: Place | None = getattr(app, PLACE, None) or request.scope.get(PLACE)
         if place is None or not (place.concerns(given["dependant"]) or app.dependency_overrides):
             return original(**given)
         return _solve(original, place.desk, request, given)
@@ -115,6 +124,8 @@ async def _solve(original: Any, desk: Desk, request: Any, given: dict[str, Any])
     request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)
     solved = await original(**given)
     request_stack.push_async_exit(ours.on_response_sent)
+    if given["dependant"].call is FRONTEND and not solved.errors:
+        await ours.on_early_answer()
     return solved
 
 

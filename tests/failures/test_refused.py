@@ -234,3 +234,24 @@ async def test_a_refused_call_does_not_stay_though_its_deletion_fails(
         await wait_until_async(lambda: faults.struck)
         faults.heal()
         await wait_until_async(lambda: rows(ledger) == {})
+
+
+async def test_what_a_request_takes_back_is_gone_on_return(opened: OpenLedger) -> None:
+    async with opened() as ledger:
+        records = await ledger.record(calls_of_a_request(), owner=ME)
+        await ledger.forget(ME, [record.id for record in records])
+        assert not rows(ledger)
+
+
+async def test_what_was_taken_back_while_the_ledger_failed_is_gone_before_anything_else_happens(
+    opened: OpenLedger, faults: Faults
+) -> None:
+    async with opened() as ledger:
+        (record,) = await ledger.record([call()], owner=ME)
+        faults.arm(commit, error=io_error)
+        with pytest.raises(LedgerUnavailable):
+            await ledger.forget(ME, [record.id])
+        faults.arm(lambda sql: False)
+        await ledger.release(ME, [record.id])
+        assert await ledger.claim(ME, limit=1) == []
+        assert not rows(ledger)

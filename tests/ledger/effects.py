@@ -67,10 +67,10 @@ when("a", ["record with a live key"], [ABSENT], {**NEVER_RUN, "reason": "Duplica
 
 when("b", ["release", "start nothing"], ["held", "held, and another's"], FREED)
 when("b", ["release", "start", "start nothing"], ["held, for later"], {"state": State.QUEUED, "owner": None})
-when("b", ["forget", "forget outside a request"], ["held, and another's"], FREED)
+when("b", ["forget", "take back", "forget outside a request"], ["held, and another's"], FREED)
 when(
     "b",
-    ["release", "start", "start nothing", "forget", "forget outside a request"],
+    ["release", "start", "start nothing", "forget", "take back", "forget outside a request"],
     ["held, and another's, behind a queued"],
     {"owner": None, "run_at": NOW},
 )
@@ -138,7 +138,7 @@ when("i", ["cancel"], [*BEHIND, *UNRUN], {**CANCELLATION, "state": State.CANCELL
 when("j", ["cancel"], WANTED, {"cancel_requested": True})
 when("j", ["progress"], RUNNING, {"progress": '"half"'})
 
-when("k", ["forget", "forget outside a request"], [*HELD, *NEVER_CLAIMED], None)
+when("k", ["forget", "take back", "forget outside a request"], [*HELD, *NEVER_CLAIMED], None)
 when("k", ["forget outside a request"], ["due", "future", *BEHIND], None)
 when("l", ["prune in time", "prune what is older"], TERMINAL, None)
 

@@ -172,6 +172,10 @@ async def forget(stage: Stage, start: Start) -> Any:
     await stage.forget(start.record)
 
 
+async def take_back(stage: Stage, start: Start) -> Any:
+    return await stage.ledger.forget(stage.me, [start.record.id])
+
+
 async def forget_outside_a_request(stage: Stage, start: Start) -> Any:
     await stage.forget(start.record, held=False)
 
@@ -238,6 +242,7 @@ VERBS = {
     "prune what is older": Verb("prune", prune(older_than=LATER), 0),
     "prune what is much older": Verb("prune", prune(older_than=LATER + 1), 0),
     "forget": Verb("forget", forget, None),
+    "take back": Verb("forget", take_back, None),
     "forget outside a request": Verb("forget", forget_outside_a_request, None),
     "forget the one before": Verb("forget", forget_the_one_before, ANYTHING),
 }

@@ -98,7 +98,7 @@ async def test_an_app_may_start_again_after_it_stopped() -> None:
 # Below another
 
 
-async def test_a_fastapi_app_that_is_mounted_is_adopted() -> None:
+async def test_a_fastapi_app_that_is_mounted_in_a_mounted_one_is_given_background_tasks() -> None:
     app, below, deepest = FastAPI(), FastAPI(), FastAPI()
     Segundo(app)
     seen: list[Any] = []

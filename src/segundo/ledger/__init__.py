@@ -71,6 +71,14 @@ class Ledger(Protocol):
         """
         ...
 
+    async def forget(self, owner: str, ids: Sequence[str]) -> None:
+        """Take back what `owner` holds for a request that failed after it was recorded (transition k).
+
+        From now on none of them runs here, whatever the store answers; gone durably on return. A record that
+        another request was told is the same stays, and is released. Raises LedgerUnavailable.
+        """
+        ...
+
     def start(self, owner: str, records: Sequence[Record], *, limit: int) -> Awaitable[Sequence[Record]]:
         """Release, and claim in the same step the first `limit` of what may run at once (transition bd).
 

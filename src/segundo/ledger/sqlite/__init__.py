@@ -19,7 +19,7 @@ from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import changes, claims, file, workers
 from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
-from segundo.ledger.sqlite.refused import Refused
+from segundo.ledger.sqlite.refused import Forget, Refused
 from segundo.ledger.sqlite.turns import Turns, lock_file
 from segundo.ledger.sqlite.writer import Writer
 from segundo.record import Call, Record, State
@@ -195,10 +195,14 @@ class SQLiteLedger:
             # them; else the next transaction deletes them, before anybody can release them (transition k).
             # Who is cancelled may have recorded them before, under the same ids.
             if not change.give_up() or recorded.cancelled():
-                self._refused.add(change)
+                self._refused.add([call.id for call in change.calls], change.owner, held=change.held)
             raise
         finally:
             answers.unwatch(recorded)
+
+    async def forget(self, owner: str, ids: Sequence[str]) -> None:
+        self._refused.add(ids, owner, held=True)
+        await self._change(Forget([], owner, held=True))  # a transaction: each deletes the refused first
 
     def release(self, owner: str, ids: Sequence[str]) -> "asyncio.Future[None]":
         return self._post(changes.Release(ids, owner))

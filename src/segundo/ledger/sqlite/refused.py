@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change, RecordCalls, Release
+from segundo.ledger.sqlite.changes import Change, Release
 from segundo.ledger.sqlite.transaction import Transaction
 
 
@@ -58,8 +58,8 @@ class Refused:
     def __len__(self) -> int:
         return sum(len(forget.ids) for forget in self._forgets)
 
-    def add(self, change: RecordCalls) -> None:
-        self._forgets.append(Forget([call.id for call in change.calls], change.owner, held=change.held))
+    def add(self, ids: Sequence[str], owner: str, *, held: bool) -> None:
+        self._forgets.append(Forget(ids, owner, held=held))
 
     def forget(self, tx: Transaction) -> int:
         """Delete them all; returns how many to `drop` once that is committed."""
