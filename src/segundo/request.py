@@ -139,13 +139,13 @@ class RequestTasks(BackgroundTasks):
             if self._pending:
                 await self._record()
         except LedgerError as reason:
-            self._drop()
+            self._refuse()
             logger.error("a request is refused, its calls could not be recorded: %s", reason)
             raise HTTPException(
                 503, "the work could not be recorded, try again", {"Retry-After": RETRY_AFTER}
             ) from reason
         except BaseException:
-            self._drop()
+            self._refuse()
             raise
         self._phase = Phase.RECORDED
         if self._pending:
@@ -156,7 +156,7 @@ class RequestTasks(BackgroundTasks):
     async def _take_back(self) -> None:
         """Nothing was sent after all: the calls are dropped, as those of any request that fails."""
         held, self._held = self._held, ()
-        self._drop()
+        self._refuse()
         await self._keeper.forget(held)
 
     async def on_response_sent(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -193,10 +193,24 @@ class RequestTasks(BackgroundTasks):
         self._phase = Phase.DROPPED
         self._pending.clear()
 
+    def _refuse(self) -> None:
+        """Drop them for good, also from an answer that somebody gives in the place of the request's own."""
+        self._drop()
+        self.tasks.clear()
+        self._recorded = 0
+
+    async def _take_up(self) -> None:
+        """The endpoint failed, and an exception handler gave these to its own answer, which has been sent."""
+        self._phase = Phase.RELEASED
+        self._pending += [task for task in self.tasks if isinstance(task, Recorded)]
+        await self._flush_late()
+
     # In process
 
     async def __call__(self) -> None:
         """Call what cannot be recorded, one after another, once; a failure is logged and stops nothing."""
+        if self._phase is Phase.DROPPED:
+            await self._take_up()
         if len(self.tasks) == self._recorded:
             return
         while (task := self._next_in_process()) is not None:

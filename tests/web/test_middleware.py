@@ -1,0 +1,177 @@
+"""Middleware above the request: it answers itself, fails, compresses, stacks up, stands on either side."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi.responses import StreamingResponse
+from starlette.background import BackgroundTask
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segundo import Segundo
+from tests.web.apps import ended, records, served_client
+from tests.web.tasks import events, note
+
+Dispatch = Callable[[Request, RequestResponseEndpoint], Any]
+
+
+def app_within(*middleware: tuple[Any, dict[str, Any]], segundo_first: bool = True) -> FastAPI:
+    """An app below these, the last one outermost."""
+    app = FastAPI()
+    if segundo_first:
+        Segundo(app)
+    for kind, options in middleware:
+        app.add_middleware(kind, **options)
+    if not segundo_first:
+        Segundo(app)
+
+    @app.get("/")
+    async def endpoint(tasks: BackgroundTasks) -> str:
+        tasks.add_task(note, "recorded")
+        tasks.add_task(lambda: note("in process"))
+        return "x" * 1000
+
+    @app.get("/stream")
+    async def stream(tasks: BackgroundTasks) -> StreamingResponse:
+        tasks.add_task(note, "recorded")
+
+        async def body() -> AsyncGenerator[bytes]:
+            for _ in range(3):
+                yield b"x" * 1000
+
+        return StreamingResponse(body())
+
+    return app
+
+
+async def passes_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
+async def answers_itself(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    await call_next(request)
+    return Response("other", 202)
+
+
+async def answers_with_a_task_of_its_own(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    await call_next(request)
+    return Response("other", 202, background=BackgroundTask(note, "the middleware's"))
+
+
+async def fails_afterwards(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    await call_next(request)
+    raise RuntimeError("the middleware failed")
+
+
+async def reads_it_whole(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    answer: Any = await call_next(request)
+    body = b"".join([chunk async for chunk in answer.body_iterator])
+    return Response(body, answer.status_code)
+
+
+def base(dispatch: Dispatch) -> tuple[Any, dict[str, Any]]:
+    return BaseHTTPMiddleware, {"dispatch": dispatch}
+
+
+STACKS = [
+    pytest.param([passes_on] * 3, 200, id="three pass on"),
+    pytest.param([passes_on, answers_itself, passes_on], 202, id="one of three answers itself"),
+    pytest.param([answers_with_a_task_of_its_own], 202, id="answers with a task of its own"),
+    pytest.param([reads_it_whole, passes_on], 200, id="one reads the body and answers with it"),
+    pytest.param([passes_on, fails_afterwards, passes_on], 500, id="one of three fails"),
+    pytest.param([fails_afterwards, answers_itself], 500, id="fails below one that answers itself"),
+]
+
+
+@pytest.mark.parametrize("path", ["/", "/stream"])
+@pytest.mark.parametrize("segundo_first", [True, False], ids=["Segundo first", "middleware first"])
+@pytest.mark.parametrize(("stack", "status"), STACKS)
+async def test_what_was_recorded_runs_once_below_base_http_middleware_of_which(
+    stack: list[Dispatch], status: int, segundo_first: bool, path: str
+) -> None:
+    app = app_within(*map(base, stack), segundo_first=segundo_first)
+    async with served_client(app) as client:
+        assert (await client.get(path)).status_code == status
+        await ended(1)
+    assert events().count("recorded") == 1
+    assert len(events()) == len(set(events()))
+
+
+async def test_a_middleware_that_raises_before_it_passes_the_request_on_leaves_nothing() -> None:
+    async def raises(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        raise RuntimeError
+
+    async with served_client(app_within(base(raises))) as client:
+        assert (await client.get("/")).status_code == 500
+    assert (records(), events()) == ([], [])
+
+
+@pytest.mark.parametrize("segundo_first", [True, False], ids=["Segundo first", "middleware first"])
+async def test_compression_and_cors_above_and_below_change_nothing(segundo_first: bool) -> None:
+    app = app_within(
+        (GZipMiddleware, {"minimum_size": 10}),
+        (CORSMiddleware, {"allow_origins": ["*"]}),
+        base(passes_on),
+        segundo_first=segundo_first,
+    )
+    headers = {"origin": "https://example.com"}
+    async with served_client(app) as client:
+        for number, path in enumerate(["/", "/stream"]):
+            async with client.stream("GET", path, headers=headers) as answer:
+                assert answer.headers["access-control-allow-origin"] == "*"
+                raw = b"".join([chunk async for chunk in answer.aiter_raw()])
+                assert b"x" * 1000 in gzip.decompress(raw)
+            await ended(1 + number)
+        asked = {**headers, "access-control-request-method": "GET"}
+        assert (await client.options("/", headers=asked)).status_code == 200
+    assert sorted(events()) == ["in process", "recorded", "recorded"]
+
+
+# Middleware that changes how the request goes on
+
+
+class InATaskOfItsOwn:
+    """Runs the app in a task of its own, as some middleware does to set a time limit."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.ensure_future(self.app(dict(scope), receive, send))
+
+
+class CutsOffAfterTheAnswer:
+    """Cancels the app once its answer is out, as a time limit does that the tasks of FastAPI exceed."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def cancelling(message: Message) -> None:
+            await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                running.cancel()
+
+        running = asyncio.ensure_future(self.app(scope, receive, cancelling))
+        await asyncio.wait([running])
+
+
+async def test_a_middleware_that_runs_the_app_in_a_task_and_copies_the_scope_changes_nothing() -> None:
+    async with served_client(app_within((InATaskOfItsOwn, {}))) as client:
+        assert (await client.get("/")).status_code == 200
+        await ended(1)
+    assert events() == ["in process", "recorded"]
+
+
+async def test_what_was_recorded_runs_though_a_middleware_cancels_the_request_after_its_answer() -> None:
+    async with served_client(app_within((CutsOffAfterTheAnswer, {}))) as client:
+        assert (await client.get("/")).status_code == 200
+        await ended(1)
+    assert events()[-1] == "recorded"
