@@ -69,7 +69,7 @@ async def test_a_background_task_of_an_exception_handlers_answer_runs_in_process
 
     async with served_client(app) as client:
         assert (await client.post(path)).status_code == 418
-        assert (records(), events()) == ([], ["the handler's"])
+    assert (records(), events()) == ([], ["the handler's"])
 
 
 async def test_an_exception_handler_that_is_handed_the_requests_tasks_and_answers_with_them_keeps_them() -> (
