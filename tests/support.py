@@ -67,11 +67,19 @@ def free_port() -> int:
     raise AssertionError("none of 200 ports is free")
 
 
+SERVERS = {
+    "uvicorn": ("-m", "uvicorn", "--port", "{port}"),
+    "hypercorn": ("-m", "hypercorn", "--bind", "127.0.0.1:{port}"),
+    "granian": ("-m", "granian", "--interface", "asgi", "--port", "{port}"),
+}
+
+
 class Server:
     """`uvicorn target` in a process group of its own, on a loopback port that it keeps over restarts.
 
     A context manager: entering starts it and waits until it accepts connections, leaving stops every process
-    of the group. `options` go to uvicorn (`"--workers", "4"`). What it prints is in `output()`.
+    of the group. `options` go to uvicorn (`"--workers", "4"`), or to the other `kind` of server. What it
+    prints is in `output()`.
     """
 
     def __init__(
@@ -83,13 +91,15 @@ class Server:
         options: Sequence[str] = (),
         python: Sequence[str] = (sys.executable,),
         port: int | None = None,
+        kind: str = "uvicorn",
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = cwd / f"server-{self.port}.log"
         self._cwd = cwd
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-        self._command = [*python, "-m", "uvicorn", target, "--port", str(self.port), *options]
+        command = [part.format(port=self.port) for part in SERVERS[kind]]
+        self._command = [*python, *command, *options, target]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -132,7 +142,7 @@ class Server:
 
     def _accepts(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, f"uvicorn ended while starting:\n{self.output()}"
+        assert self._process.poll() is None, f"the server ended while starting:\n{self.output()}"
         with closing(socket.socket()) as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
