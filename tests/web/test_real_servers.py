@@ -145,6 +145,7 @@ def ended(folder: Path, count: int) -> list[dict[str, Any]]:
 def test_a_server_keeps_what_it_was_told_over_its_whole_life(
     kind: str, options: str, loop: str, folder: Path
 ) -> None:
+    pytest.importorskip(kind)
     with Server("main:app", cwd=folder, kind=kind, options=options.split()) as server:
         a_failing_task_does_not_end_its_connection(server, folder)
         a_client_may_leave_at_any_moment(server, folder)
