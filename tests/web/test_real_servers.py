@@ -110,7 +110,7 @@ KINDS = [
     pytest.param("uvicorn", "--http httptools --loop uvloop", "uvloop", id="uvicorn-httptools-uvloop"),
     pytest.param("hypercorn", "--worker-class asyncio", "asyncio", id="hypercorn"),
     pytest.param("granian", "--loop asyncio --runtime-mode st", "asyncio", id="granian"),
-    pytest.param("granian", "--loop uvloop --runtime-mode mt --workers 2", "uvloop", id="granian-2-workers"),
+    pytest.param("granian", "--loop uvloop --runtime-mode mt", "uvloop", id="granian-mt-uvloop"),
 ]
 
 
@@ -151,12 +151,30 @@ def test_a_server_keeps_what_it_was_told_over_its_whole_life(
         a_client_may_leave_at_any_moment(server, folder)
         a_websocket_adds_while_it_is_open(server, folder)
         what_was_answered_survives_a_kill(server, folder)
+        add(server, "the last")
+        happened(folder, "the last")
         assert server.stop() in (0, -signal.SIGTERM)
     (begins,) = {event for event in events(folder) if event.startswith("starts")}
     assert begins.startswith(f"starts on {loop}")
     assert events(folder)[-1] == "stops"
     assert "the app's lifespan did not run" not in server.output()
     assert {record["crashes"] for record in ended(folder, len(records(folder)))} == {0, 1}
+
+
+def test_two_workers_of_granian_share_the_ledger_and_run_each_call_once(folder: Path) -> None:
+    pytest.importorskip("granian")
+    with Server("main:app", cwd=folder, kind="granian", options=["--workers", "2"]) as server:
+        wait_until(lambda: len(events(folder)) == 2)  # both lifespans have begun
+        for number in range(20):
+            add(server, str(number))
+        found = ended(folder, 20)
+        server.kill()  # it does not hear a SIGTERM that comes while one of them starts
+    assert {(record["state"], record["claim"]) for record in found} == {("succeeded", 1)}
+    assert sorted(events(folder)[2:], key=int) == [str(number) for number in range(20)]
+
+
+def add(server: Server, event: str) -> None:
+    assert httpx.post(f"{server.url}/note/{event}", trust_env=False).status_code == 200
 
 
 def a_failing_task_does_not_end_its_connection(server: Server, folder: Path) -> None:
