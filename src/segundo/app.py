@@ -17,12 +17,13 @@ from starlette.types import Lifespan, Scope
 
 from segundo import seam
 from segundo.calls import Calls, name_of
+from segundo.context import Home
 from segundo.edge import Edge, check_loop, from_test_client
-from segundo.errors import ArgumentError, ConfigurationError, LedgerUnavailable
+from segundo.errors import ConfigurationError, LedgerUnavailable
 from segundo.handle import Handle
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
-from segundo.record import Call, Record
+from segundo.record import Call, Record, waits_for
 from segundo.request import RequestTasks
 from segundo.runtime import InlineRuntime, Runtime
 from segundo.settings import settings
@@ -99,7 +100,7 @@ class Segundo:
         self._starting = asyncio.Lock()
         self._testing = False
         self._watched = False
-        self._status = None if status is None else Status(status, self._find)
+        self._status = None if status is None else Status(status, self._find, self._waits_for)
         if self._status is not None:
             app.include_router(self._status.router)
         app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
@@ -117,14 +118,12 @@ class Segundo:
     async def submit(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Record a call outside a request, durably on return; it runs as soon as it is due.
 
-        Raises ArgumentError for what cannot be recorded, and LedgerUnavailable if the ledger does not take it
-        in time.
+        Raises ArgumentError for what cannot be recorded, UnknownRecord if there is no record that it is to
+        wait for, and LedgerUnavailable if the ledger does not take it in time.
         """
-        made = self._calls.plan(func, args, kwargs)
-        if isinstance(made, str):
-            raise ArgumentError(name_of(func), "func", f"cannot be recorded: {made}. Declare it with @task")
+        _, call = self._calls.must(func, args, kwargs)
         runtime = await self._started()
-        records = await runtime.record([made[1]._replace(held=False)])
+        records = await runtime.record([call._replace(held=False)])
         await runtime.begin(records)
         handle: Handle[R] = Handle(records[0].id)
         handle.stored(records[0])
@@ -186,6 +185,11 @@ class Segundo:
         runtime = await self._started(request.scope)
         return next(iter(await runtime.ledger.select(ids=[id])), None)
 
+    async def _waits_for(self, request: Request, record: Record) -> list[str]:
+        runtime = await self._started(request.scope)
+        before = await runtime.ledger.waits_for([record.id])
+        return waits_for(record, before.get(record.id, ()))
+
     def _watch(self, scope: Scope) -> None:
         """The app starts up by the lifespan protocol: claiming waits for its end."""
         self._watched = True
@@ -229,7 +233,8 @@ class Segundo:
     async def _open(self) -> None:
         check_loop()
         make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
-        runtime = make(self.settings, self._names, self._carry)
+        home = Home(self.app, self._calls.must)
+        runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()
         self._runtime = runtime
         self.settings.log()

@@ -46,6 +46,20 @@ class Calls:
             return None
         return made
 
+    def must(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Task, Call]:
+        """The call to record, where there is no request that could run it in process.
+
+        Raises ArgumentError for every call that cannot be recorded.
+        """
+        made = self.plan(function, args, kwargs)
+        if isinstance(made, str):
+            raise ArgumentError(
+                name_of(function), "func", f"cannot be recorded: {made}. Declare it with @task"
+            )
+        return made
+
     def plan(
         self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Task, Call] | str:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -41,6 +42,8 @@ class Transition(NamedTuple):
     guard: str
 
 
+# What stores new calls: those of requests, and with an attempt's success those that it added.
+RECORDING = "record, settle"
 # What ends the wait for a request. `forget` keeps a refused call that another request was told is the same.
 FREEING = "release, start, rescue, forget"
 # What can be the end of a record, and so lets go on, or cancels, what waits for it.
@@ -48,9 +51,9 @@ ENDING = "settle, cancel, rescue, beat, forget"
 
 # The docs' diagram and the property tests are made from this table; `None` is "no row".
 TRANSITIONS = (
-    Transition("a", None, State.WAITING, "record", "id unused, no live record with this (task, key)"),
-    Transition("a", None, State.QUEUED, "record", "the same, outside a request and with nothing before it"),
-    Transition("a", None, State.CANCELLED, "record", "a live record has its key, or one before it failed"),
+    Transition("a", None, State.WAITING, RECORDING, "id unused, no live record with this (task, key)"),
+    Transition("a", None, State.QUEUED, RECORDING, "the same, outside a request and with nothing before it"),
+    Transition("a", None, State.CANCELLED, RECORDING, "a live record has its key, or one before it failed"),
     Transition("b", State.WAITING, State.QUEUED, FREEING, "owner=? and nothing live before it"),
     Transition("b", State.WAITING, State.WAITING, FREEING, "owner=? and something live before it"),
     Transition("c", State.WAITING, State.QUEUED, ENDING, "no owner, nothing live before it"),
@@ -171,6 +174,14 @@ class Record(NamedTuple):
         return self.attempts is None or self.failures + 1 < self.attempts
 
 
+def waits_for(record: Record, before: Sequence[str]) -> list[str]:
+    """What a record waits for: "request" until its own has ended, and the ids `before` it that live."""
+    if record.state is not State.WAITING:
+        return []
+    return [REQUEST, *before] if record.owner is not None else list(before)
+
+
+REQUEST = "request"  # among ids, and none of them
 STATE, OWNER, CLAIM, STARTED_AT = map(Record._fields.index, ("state", "owner", "claim", "started_at"))
 
 

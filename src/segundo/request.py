@@ -12,7 +12,7 @@ from fastapi import HTTPException
 from starlette.responses import Response
 
 from segundo.background import BackgroundTasks, Recorded, call_as_fastapi_does
-from segundo.errors import LedgerError
+from segundo.errors import LedgerError, UnknownRecord
 from segundo.handle import Handle
 from segundo.record import Call, Link, Record
 from segundo.task import Task
@@ -105,7 +105,7 @@ class RequestTasks(BackgroundTasks):
     def _in_order(self, call: Call) -> Call:
         """Plain calls run one after another, in the order added; one failing does not stop the next."""
         before, self._last_plain = self._last_plain, call.id
-        return call if before is None else call._replace(after=(Link(before, "run"),))
+        return call if before is None else call._replace(after=(*call.after, Link(before, "run")))
 
     def accepted(self, call: Handle[Any]) -> Response:
         return self._desk.accepted(call)
@@ -144,6 +144,10 @@ class RequestTasks(BackgroundTasks):
             raise HTTPException(
                 503, "the work could not be recorded, try again", {"Retry-After": RETRY_AFTER}
             ) from reason
+        except UnknownRecord as reason:
+            self._refuse()
+            logger.error("a request is refused, a call of it is to wait for no record: %s", reason)
+            raise HTTPException(409, str(reason)) from reason
         except BaseException:
             self._refuse()
             raise
@@ -277,7 +281,7 @@ class RequestTasks(BackgroundTasks):
         try:
             while self._pending:
                 await self._record_late()
-        except LedgerError as error:
+        except (LedgerError, UnknownRecord) as error:
             logger.error(
                 "calls added after the response began could not be recorded, and are lost: %s", error
             )

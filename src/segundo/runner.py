@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from segundo.codec import FORMAT, Value
-from segundo.context import TaskContext, enter
+from segundo.context import Children, Home, TaskContext, enter
 from segundo.errors import PayloadError, ResultError, UnknownTask
 from segundo.ledger import Settlement
 from segundo.names import Names
@@ -54,11 +54,14 @@ class WorkerLost(Exception):
 class Attempt:
     """One counted run of a record, from the moment it is claimed until its settlement is stored."""
 
-    __slots__ = ("context", "record", "running", "stopped", "task")
+    __slots__ = ("children", "context", "record", "running", "stopped", "task")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, home: Home) -> None:
         self.record = record
-        self.context = TaskContext(id=record.id, task=record.task, attempt=record.attempt, claim=record.claim)
+        self.children = Children()
+        self.context = TaskContext(
+            home, self.children, id=record.id, task=record.task, attempt=record.attempt, claim=record.claim
+        )
         self.stopped: Stop | None = None
         self.running: asyncio.Task[None] | None = None  # the executor's, until the outcome is known
         self.task: asyncio.Task[None] | None = None  # while an `async def` runs: what to cancel
@@ -76,12 +79,23 @@ class Runner:
     """Runs attempts. `carry`: the context variables that calls bring along; `chance`: jitter's randomness."""
 
     def __init__(
-        self, names: Names, threads: Threads, *, carry: Mapping[str, ContextVar[Any]], chance: random.Random
+        self,
+        names: Names,
+        threads: Threads,
+        *,
+        home: Home,
+        carry: Mapping[str, ContextVar[Any]],
+        chance: random.Random,
     ) -> None:
         self._names = names
         self._threads = threads
+        self._home = home
         self._carry = carry
         self._chance = chance
+
+    def attempt(self, record: Record) -> Attempt:
+        """The attempt that this claim is."""
+        return Attempt(record, self._home)
 
     async def run(self, attempt: Attempt) -> Settlement:
         """Run one attempt to its end. Never raises: whatever happens is a settlement.
@@ -109,7 +123,11 @@ class Runner:
         except BaseException as error:
             # CancelledError, SystemExit, GeneratorExit too: the end of the attempt, not of the process.
             return self._judge(task, attempt, error)
-        return Settlement(id=record.id, claim=record.claim, state=State.SUCCEEDED, result=encoded)
+        finally:
+            children = attempt.children.close()
+        return Settlement(
+            id=record.id, claim=record.claim, state=State.SUCCEEDED, result=encoded, children=children
+        )
 
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not task.is_async:

@@ -10,12 +10,13 @@ from contextvars import Context, ContextVar
 from typing import Any
 
 from segundo import collector
+from segundo.context import Home
 from segundo.errors import LedgerError
 from segundo.executors.embedded import Embedded
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, State
-from segundo.runner import Attempt, Runner, log_failure
+from segundo.runner import Runner, log_failure
 from segundo.settings import Settings
 from segundo.threads import Threads
 
@@ -31,14 +32,16 @@ IN_PROCESS_THREADS = 64  # for `def` calls that requests run themselves; AnyIO's
 class Runtime:
     """One app's ledger and executor, on one event loop."""
 
-    def __init__(self, settings: Settings, names: Names, carry: Mapping[str, ContextVar[Any]]) -> None:
+    def __init__(
+        self, settings: Settings, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]
+    ) -> None:
         self.owner = secrets.token_hex(8)
         self.ledger = self._make_ledger(settings)
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         self._threads = Threads(max(settings.concurrency, 1))
         self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
-        self._runner = Runner(names, self._threads, carry=carry, chance=random.Random())
+        self._runner = Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
         self._embedded = Embedded(
             self.ledger,
             self.owner,
@@ -219,7 +222,7 @@ class InlineRuntime(Runtime):
     async def drain(self) -> None:
         """Run what is due, one after another, until nothing is."""
         while claimed := await self.ledger.claim(self.owner, limit=1):
-            attempt = Attempt(claimed[0])
+            attempt = self._runner.attempt(claimed[0])
             running = asyncio.get_running_loop().create_task(self._runner.run(attempt), context=Context())
             settlement = await running
             await self.ledger.settle([settlement])

@@ -17,6 +17,7 @@ from segundo.handle import Handle
 from segundo.record import Record, State
 
 Find = Callable[[Request, str], Awaitable[Record | None]]
+WaitsFor = Callable[[Request, Record], Awaitable[list[str]]]
 
 
 class RecordView(BaseModel):
@@ -44,6 +45,7 @@ class RecordDetail(RecordView):
     key: str | None
     same_as: str | None
     retry_of: str | None
+    waits_for: list[str]
     arguments: Any
     result: Any
     error: Any
@@ -52,7 +54,7 @@ class RecordDetail(RecordView):
 class Status:
     """The status routes of one app, and the addresses they give to records."""
 
-    def __init__(self, status: str | APIRouter, find: Find) -> None:
+    def __init__(self, status: str | APIRouter, find: Find, waits_for: WaitsFor) -> None:
         own = isinstance(status, APIRouter)
         self.router = (
             status if isinstance(status, APIRouter) else APIRouter(prefix=_prefix(status), tags=["tasks"])
@@ -62,6 +64,7 @@ class Status:
         # Only the app's own dependencies can say who may read more than the state.
         self._view: type[RecordView] = RecordDetail if own and self.router.dependencies else RecordView
         self._find = find
+        self._waits_for = waits_for
         self.router.add_api_route(
             "/{id}",
             self._get,
@@ -76,10 +79,20 @@ class Status:
         record = await self._find(request, id)
         if record is None:
             raise HTTPException(404, "no record has this id")
-        return self.view(record)
+        return await self.view(record, request)
 
-    def view(self, record: Record) -> RecordView:
-        return _detail(record) if self._view is RecordDetail else _public(record)
+    async def view(self, record: Record, request: Request) -> RecordView:
+        if self._view is not RecordDetail:
+            return _public(record)
+        waiting = record.state is State.WAITING
+        return _detail(record, await self._waits_for(request, record) if waiting else [])
+
+    async def told(self, record: Record, scope: Scope) -> RecordView:
+        """What an answer says that goes out in any case, since the calls are recorded."""
+        try:
+            return await self.view(record, Request(scope))
+        except LedgerError:
+            return _public(record)
 
     def accepted(self, handle: Handle[Any]) -> Response:
         if handle.id is None:
@@ -110,7 +123,8 @@ class Accepted(JSONResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record = await self._status.live(self._handle.record, scope)
-        self.body = self.render(self._status.view(record).model_dump(mode="json"))
+        view = await self._status.told(record, scope)
+        self.body = self.render(view.model_dump(mode="json"))
         self.headers["content-length"] = str(len(self.body))
         self.headers["location"] = self._status.location(scope, record.same_as or record.id)
         await super().__call__(scope, receive, send)
@@ -135,7 +149,7 @@ def _public(record: Record) -> RecordView:
     )
 
 
-def _detail(record: Record) -> RecordDetail:
+def _detail(record: Record, waits_for: list[str]) -> RecordDetail:
     return RecordDetail(
         **_public(record).model_dump(),
         queue=record.queue,
@@ -147,6 +161,7 @@ def _detail(record: Record) -> RecordDetail:
         key=record.key,
         same_as=record.same_as,
         retry_of=record.retry_of,
+        waits_for=waits_for,
         arguments=_json(record.arguments),
         result=_json(record.result),
         error=_json(record.error),

@@ -3,11 +3,11 @@
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
 
 from segundo.codec import Arguments, Value
 from segundo.errors import DeclarationError
@@ -44,11 +44,16 @@ class Task:
         return self.crash_limit == 0 and not self.keep_result
 
 
+@runtime_checkable
 class HasId(Protocol):
     """A handle or a record: anything that knows a record's id."""
 
     @property
     def id(self) -> str | None: ...
+
+
+After = HasId | str | Sequence[HasId | str] | None
+OnFailure = Literal["cancel", "run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +65,8 @@ class Options:
     priority: int | None = None
     queue: str | None = None
     key: str | None = None
-    after: HasId | str | None = None
+    after: After = None
+    on_failure: OnFailure = "cancel"
 
     def __post_init__(self) -> None:
         if self.delay < 0:
@@ -69,11 +75,39 @@ class Options:
             raise ValueError("options() takes delay=… or run_at=…, not both")
         if self.priority is not None:
             check_priority(self.priority)
+        if self.on_failure not in ("cancel", "run"):
+            raise ValueError(f'on_failure is "cancel" or "run", not {self.on_failure!r}')
+        if self.on_failure == "run" and self.after is None:
+            raise ValueError(
+                'options(on_failure="run") says what happens after another call: give after=… too'
+            )
 
     def links(self) -> tuple[Link, ...]:
         """What the call waits for. A call that runs in process is over before any recorded one starts."""
-        before = self.after if isinstance(self.after, str) or self.after is None else self.after.id
-        return () if before is None else (Link(before),)
+        if self.after is None:
+            return ()
+        ids = dict.fromkeys(map(_id_of, _several(self.after)))  # each once
+        return tuple(Link(id, self.on_failure) for id in ids if id is not None)
+
+
+def _several(after: HasId | str | Sequence[HasId | str]) -> Sequence[object]:
+    if isinstance(after, str | HasId):  # asked first: a record is a sequence too
+        return (after,)
+    if not isinstance(after, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+        raise _wrong(after)
+    return after
+
+
+def _id_of(before: object) -> str | None:
+    if isinstance(before, str):
+        return before
+    if isinstance(before, HasId):
+        return before.id
+    raise _wrong(before)
+
+
+def _wrong(after: object) -> TypeError:
+    return TypeError(f"after=… takes handles, records or their ids, one or several; not {after!r}")
 
 
 NO_OPTIONS = Options()
@@ -106,14 +140,16 @@ class TaskFunction(Protocol[P, R_co]):
         priority: int | None = None,
         queue: str | None = None,
         key: str | None = None,
-        after: HasId | str | None = None,
+        after: After = None,
+        on_failure: OnFailure = "cancel",
     ) -> "Configured[P, R_co]":
         """Options for one call.
 
         `delay`: seconds (or a timedelta) from the moment of recording. `run_at`: an aware datetime, or unix
         seconds. `priority`: 0-9, 9 first. `key`: unique per task among live records; a duplicate call is
-        recorded as cancelled. `after`: a handle or record id; this call waits until that record is terminal,
-        and is cancelled if it did not succeed.
+        recorded as cancelled. `after`: handles, records or ids, one or several: this call waits until all of
+        them have ended. `on_failure`: what becomes of it if one did not succeed, "cancel" (reason
+        PredecessorFailed) or "run". An id of no record refuses the whole request, with 409.
         """
         ...
 
@@ -189,7 +225,8 @@ def options_of(function: Callable[P, R]) -> Callable[..., Configured[P, R]]:
         priority: int | None = None,
         queue: str | None = None,
         key: str | None = None,
-        after: HasId | str | None = None,
+        after: After = None,
+        on_failure: OnFailure = "cancel",
     ) -> Configured[P, R]:
         chosen = Options(
             delay=delay.total_seconds() if isinstance(delay, timedelta) else delay,
@@ -198,6 +235,7 @@ def options_of(function: Callable[P, R]) -> Callable[..., Configured[P, R]]:
             queue=queue,
             key=key,
             after=after,
+            on_failure=on_failure,
         )
         return Configured(function, chosen)
 

@@ -24,7 +24,7 @@ Inside = Callable[..., Answer]
 LEDGER = Path("segundo.db")
 LISTED = [
     *("id", "task", "queue", "state", "reason", "attempt", "claim", "failures", "crashes"),
-    *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of"),
+    *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of", "waits_for"),
 ]
 
 
@@ -178,6 +178,38 @@ def test_show_names_what_a_record_waits_for(inside: Inside) -> None:
 
     before, record = fill(story)
     assert f"waits for   {before.id}\n" in inside("show", record.id).out
+    waiting = {
+        one["id"]: one["waits_for"] for one in map(json.loads, inside("ls", "--json").out.splitlines())
+    }
+    assert waiting == {before.id: [], record.id: [before.id]}
+
+
+def test_show_and_ls_say_that_a_record_waits_for_its_request(inside: Inside) -> None:
+    async def story(ledger: SQLiteLedger) -> Record:
+        await ledger.join("me")
+        (record,) = await ledger.record([call(held=True)], owner="me")
+        return record
+
+    record = fill(story)
+    assert "waits for   the end of its request\n" in inside("show", record.id).out
+    assert json.loads(inside("ls", "--json").out)["waits_for"] == ["request"]
+
+
+def test_what_was_cancelled_by_one_that_failed_waits_for_nothing_and_says_for_whom_it_did(
+    inside: Inside,
+) -> None:
+    async def story(ledger: SQLiteLedger) -> tuple[Record, Record]:
+        failed, live = await queued(ledger), await queued(ledger)
+        waiting = await queued(ledger, after=after(failed.id, live.id))
+        await ledger.cancel(failed.id)
+        return failed, waiting
+
+    failed, waiting = fill(story)
+    shown = inside("show", waiting.id).out
+    assert f"PredecessorFailed: it needs the success of {failed.id}, which ended without it" in shown
+    assert "waits for" not in shown
+    listed = map(json.loads, inside("ls", "--json").out.splitlines())
+    assert [one["waits_for"] for one in listed] == [[], [], []]
 
 
 def test_show_takes_the_beginning_of_an_id_as_long_as_it_is_unique(inside: Inside) -> None:
@@ -284,7 +316,7 @@ def test_a_row_that_cannot_be_read_in_time_is_an_error() -> None:
     "statement",
     [
         *(questions.FIND, questions.WALK, questions.WALK_FAILED, *questions.IN_STATE.values()),
-        *(questions.BEFORE, questions.LONGEST, questions.WORKERS, questions.ORPHANS),
+        *(questions.LONGEST, questions.WORKERS, questions.ORPHANS),
     ],
 )
 def test_every_question_about_records_is_answered_by_an_index(statement: str) -> None:

@@ -237,3 +237,25 @@ def living(path: Path) -> list[int]:
     command = [sys.executable, "-c", TRY_LOCKS, str(path), str(WORKERS)]
     tried = subprocess.run(command, capture_output=True, text=True, check=True)
     return [int(number) for number in tried.stdout.split()]
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["recorded", "refused"])
+@pytest.mark.parametrize("lasting", [False, True], ids=["known at once", "known when tried again"])
+async def test_child_calls_are_recorded_once_though_the_commit_of_their_parent_raised(
+    lasting: bool, wrong: bool, opened: OpenLedger, faults: Faults
+) -> None:
+    async with opened() as ledger:
+        parent = await claimed(ledger)
+        child = call(after=(Link("nothing" if wrong else parent.id, "run"),))
+        outcome = Settlement(id=parent.id, claim=parent.claim, state=State.SUCCEEDED, children=(child,))
+        if lasting:
+            faults.arm(lambda sql: commit(sql) or (faults.struck and sql == "BEGIN IMMEDIATE"), when="after")
+            with pytest.raises(LedgerUnavailable):
+                await ledger.settle([outcome])
+            faults.heal()
+        else:
+            faults.arm(nth_commit(1), when="after")
+        assert await ledger.settle([outcome]) == [True]
+        found = rows(ledger)
+        states = {parent.id: "failed"} if wrong else {parent.id: "succeeded", child.id: "queued"}
+        assert {id: row["state"] for id, row in found.items()} == states

@@ -63,6 +63,14 @@ when("a", ["record"], [ABSENT], {**NEW, "state": State.WAITING, "owner": "me"})
 when("a", ["record outside a request"], [ABSENT], {**NEW, "state": State.QUEUED, "owner": None})
 when("a", ["record behind a live one"], [ABSENT], {**NEW, "state": State.WAITING, "owner": None})
 when("a", ["record behind a failed one"], [ABSENT], {**NEVER_RUN, "reason": "PredecessorFailed"})
+when("a", ["settle with it as a child"], [ABSENT], {**NEW, "state": State.QUEUED, "owner": None})
+when("a", ["settle with it behind another child"], [ABSENT], {**NEW, "state": State.WAITING, "owner": None})
+when(
+    "a",
+    ["settle with it as a second child with its key"],
+    [ABSENT],
+    {**NEVER_RUN, "reason": "Duplicate"},
+)
 when("a", ["record with a live key"], [ABSENT], {**NEVER_RUN, "reason": "Duplicate"})
 
 when("b", ["release", "start nothing"], ["held", "held, and another's"], FREED)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segundo.ledger import Ledger
-from segundo.record import LIVE, TERMINAL, Record, State
+from segundo.record import LIVE, TERMINAL, Call, Record, State
 from tests.ledger.conftest import STORES
 from tests.ledger.law import check_the_table
 from tests.ledger.suite import Stage, after, call, settlement
@@ -64,7 +64,10 @@ class Walk:
 
     async def record(self, chance: random.Random) -> None:
         ledger, owner = self.either(chance)
-        calls = []
+        await ledger.record(self.calls(chance), owner=owner)
+
+    def calls(self, chance: random.Random) -> list[Call]:
+        calls = list[Call]()
         for _ in range(chance.randint(1, 3)):
             before = [self.some(chance, *LIVE) for _ in range(chance.choice([0, 0, 1, 2]))]
             links = after(*{r.id for r in before if r}, on_failure=chance.choice(["cancel", "run"]))
@@ -80,7 +83,7 @@ class Walk:
                     retention=chance.choice([None, 15]),
                 )
             )
-        await ledger.record(calls, owner=owner)
+        return calls
 
     async def release(self, chance: random.Random) -> None:
         ledger, owner = self.either(chance)
@@ -104,9 +107,20 @@ class Walk:
         if record := self.some(chance, State.RUNNING):
             state = chance.choice([*TERMINAL_IN_ORDER, State.QUEUED, State.QUEUED])
             claim = record.claim - (chance.random() < 0.2)
-            again = settlement(record, state, claim=claim, counted=chance.random() < 0.7, delay=5)
+            children = self.calls(chance) if chance.random() < 0.3 else []
+            again = settlement(
+                record,
+                state,
+                claim=claim,
+                counted=chance.random() < 0.7,
+                delay=5,
+                children=tuple(children),
+            )
             (settled,) = await ledger.settle([again])
-            assert settled is (record.state is State.RUNNING and claim == record.claim)
+            mine = record.state is State.RUNNING and claim == record.claim
+            assert settled is mine
+            recorded = {child.id for child in children} & self.stage.records().keys()
+            assert len(recorded) == (len(children) if mine and state is State.SUCCEEDED else 0)
 
     async def cancel(self, chance: random.Random) -> None:
         if record := self.some(chance, *LIVE):

@@ -123,6 +123,22 @@ def settle_the_one_before(state: State) -> Act:
     return act
 
 
+def settle_with_it_as_a_child(first: dict[str, Any] | None = None, *, behind: bool = False) -> Act:
+    """The one beside succeeds, and it is among its child calls; perhaps after a `first` one."""
+
+    async def act(stage: Stage, start: Start) -> Any:
+        firsts = () if first is None else (its(**first),)
+        links = after(firsts[0].id) if behind else ()
+        children = (*firsts, its(id=start.record.id, after=links, held=True))
+        return await stage.ledger.settle([settlement(_beside(stage), children=children)])
+
+    return act
+
+
+async def put_a_running_one_beside(stage: Stage) -> None:
+    stage.beside = await stage.running()
+
+
 async def cancel(stage: Stage, start: Start) -> Any:
     try:
         await stage.ledger.cancel(start.record.id)
@@ -228,6 +244,18 @@ VERBS = {
         for state in (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.QUEUED)
         for name, number in (("an old", -1), ("a later", 1))
     },
+    "settle with it as a child": Verb(
+        "settle", settle_with_it_as_a_child(), ANYTHING, put_a_running_one_beside
+    ),
+    "settle with it behind another child": Verb(
+        "settle",
+        settle_with_it_as_a_child({"key": "another", "run_at": 2e9}, behind=True),
+        ANYTHING,
+        put_a_running_one_beside,
+    ),
+    "settle with it as a second child with its key": Verb(
+        "settle", settle_with_it_as_a_child({"run_at": 2e9}), ANYTHING, put_a_running_one_beside
+    ),
     "settle the one before succeeded": Verb("settle", settle_the_one_before(State.SUCCEEDED), ANYTHING),
     "settle the one before failed": Verb("settle", settle_the_one_before(State.FAILED), ANYTHING),
     "cancel": Verb("cancel", cancel, None),

@@ -18,7 +18,7 @@ from segundo.ledger.sqlite.visitor import Visitor
 from segundo.record import Record, State, again
 from segundo.task import seconds
 
-# What `ls --json` prints of a record, in this order; scripts rely on the names.
+# What `ls --json` prints of a record, in this order, and then `waits_for`; scripts rely on the names.
 LISTED = (
     *("id", "task", "queue", "state", "reason", "attempt", "claim", "failures", "crashes"),
     *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of"),
@@ -29,7 +29,8 @@ PRUNED_AT_ONCE = 1000  # rows of one transaction, so that a running app's reques
 def print_json(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
     with Visitor(path) as visitor:
         for record in visitor.records(state=state, task=task, limit=limit):
-            sys.stdout.write(json.dumps({name: getattr(record, name) for name in LISTED}) + "\n")
+            listed = {name: getattr(record, name) for name in LISTED}
+            sys.stdout.write(json.dumps({**listed, "waits_for": visitor.waits_for(record)}) + "\n")
 
 
 def print_table(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
@@ -47,7 +48,7 @@ def print_table(path: Path, *, state: State | None, task: str | None, limit: int
 def show(path: Path, id: str) -> None:
     with Visitor(path) as visitor:
         record = visitor.find(id)
-        before = visitor.before(record)
+        before = visitor.waits_for(record)
     Console(highlight=False, soft_wrap=True).print(sheet(record, before, time.time()))
 
 

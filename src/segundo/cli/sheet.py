@@ -8,14 +8,14 @@ from rich.text import Text
 
 from segundo.cli.phrases import duration, harmless, line, moment, number, pretty
 from segundo.cli.table import STYLES
-from segundo.record import Record, State
+from segundo.record import REQUEST, Record, State
 
 PAYLOADS = ("arguments", "carried", "progress", "result")
 ERROR = "red"
 
 
 def sheet(record: Record, before: Sequence[str], now: float) -> Text:
-    """A record as it stands `now`; `before` are the ids of what it waits for."""
+    """A record as it stands `now`; `before`: what it waits for, the ids of records and perhaps "request"."""
     text = Text(no_wrap=False)
     text.append(record.id + "\n", "bold")
     for name, value, style in _facts(record, before, now):
@@ -38,7 +38,7 @@ def _facts(record: Record, before: Sequence[str], now: float) -> Iterator[tuple[
         if value is not None:
             yield name, value, ""
     if before:
-        yield "waits for", ", ".join(before), ""
+        yield "waits for", ", ".join("the end of its request" if id == REQUEST else id for id in before), ""
     for name in ("created", "run", "started", "finished", "published_until"):
         at: float | None = getattr(record, name if name == "published_until" else f"{name}_at")
         if at is not None:

@@ -191,7 +191,7 @@ class Embedded:
     # Running
 
     def _begin(self, record: Record) -> None:
-        attempt = self._running[record.id] = Attempt(record)
+        attempt = self._running[record.id] = self._runner.attempt(record)
         self._busy += 1
         attempt.running = self._loop.create_task(self._run(attempt), context=Context())
 

@@ -4,7 +4,7 @@ Every change is one guarded statement in a transaction; zero rows changed means 
 Durations are seconds, and count on the ledger's own clock.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,7 @@ class Settlement(NamedTuple):
     error: str | None = None
     delay: float = 0.0  # until it may run again, when it goes back to queued
     counted: bool = True  # False: nothing of the task's own happened, no failure is counted
+    children: tuple[Call, ...] = ()  # recorded in the same transaction, if this ends `succeeded`
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,8 @@ class Ledger(Protocol):
         """Store all calls or none; durable on return. Raises LedgerUnavailable after `record_timeout`.
 
         Idempotent by id. A call whose (task, key) is live is stored as cancelled, reason Duplicate.
+        Raises UnknownRecord for one that is to wait for what is neither recorded nor before it in `calls`: so
+        waiting never goes in a circle.
         """
         ...
 
@@ -103,7 +106,11 @@ class Ledger(Protocol):
         ...
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
-        """End attempts (transitions e, f, g); False where the claim was no longer held."""
+        """End attempts (transitions e, f, g); False where the claim was no longer held.
+
+        The child calls of one that succeeds are recorded with it, as `record` does, and nobody holds them. If
+        they cannot be, it ends failed instead, and says why; the others are settled all the same.
+        """
         ...
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
@@ -135,6 +142,10 @@ class Ledger(Protocol):
         before: str | None = None,
     ) -> Sequence[Record]:
         """Read records, newest first; `before` is the id to go on from."""
+        ...
+
+    async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Of each of these records that waits for others: the ids of those that have not ended."""
         ...
 
     async def next_due(self, queues: Sequence[str] | None = None) -> float | None:

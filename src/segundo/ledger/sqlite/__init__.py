@@ -9,14 +9,14 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
 from segundo.ledger import Beat, Settlement
-from segundo.ledger.sqlite import changes, claims, file, workers
+from segundo.ledger.sqlite import changes, claims, file, settling, workers
 from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.refused import Forget, Refused
@@ -223,12 +223,12 @@ class SQLiteLedger:
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not self._unsure:
-            return await self._settle(changes.Settle(settlements))
-        settled = await self._settle(changes.Settle(settlements, self._unsure))
+            return await self._settle(settling.Settle(settlements))
+        settled = await self._settle(settling.Settle(settlements, self._unsure))
         self._unsure.difference_update(_claims(settlements))
         return settled
 
-    async def _settle(self, change: changes.Settle) -> Sequence[bool]:
+    async def _settle(self, change: settling.Settle) -> Sequence[bool]:
         try:
             return await self._change(change)
         except BaseException:
@@ -237,7 +237,7 @@ class SQLiteLedger:
             raise
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
-        return await self._change(changes.TakeBeat(owner, running))
+        return await self._change(settling.TakeBeat(owner, running))
 
     async def rescue(self) -> Sequence[Record]:
         return await self._change(workers.Rescue())
@@ -262,6 +262,9 @@ class SQLiteLedger:
         before: str | None = None,
     ) -> Sequence[Record]:
         return await self._read(lambda: self._reader.select(ids=ids, state=state, limit=limit, before=before))
+
+    async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return await self._read(lambda: self._reader.waits_for(ids))
 
     async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
         run_at = await self._read(lambda: self._reader.next_due(queues))

@@ -8,13 +8,12 @@ applied again.
 import json
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
-from segundo.ledger import Beat, Settlement
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.transaction import Transaction, to_record
+from segundo.ledger.sqlite.transaction import Transaction, in_vain, to_record
 from segundo.record import Call, Link, Record, State
 
 T = TypeVar("T")
@@ -72,19 +71,38 @@ class RecordCalls(Change[list[Record]]):
         return all(call.held for call in self.calls)
 
     @classmethod
-    def apply_all(cls, changes: Sequence["RecordCalls"], tx: Transaction) -> list[list[Record]]:
+    def apply_all(
+        cls, changes: Sequence["RecordCalls"], tx: Transaction
+    ) -> list[list[Record] | UnknownRecord]:
         # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
         _insert(tx, [record for records in free.values() for record in records])
-        recorded = [free[change] if change in free else change.apply(tx) for change in changes]
         return [
-            change._read_back(tx) if change.again else records
-            for change, records in zip(changes, recorded, strict=True)
+            change._read_back(tx)
+            if change in free and change.again
+            else free.get(change) or change._linked(tx)
+            for change in changes
         ]
 
+    def _linked(self, tx: Transaction) -> list[Record] | UnknownRecord:
+        unknown = self._unknown(tx)
+        if unknown is not None:
+            return unknown
+        records = self.apply(tx)
+        return self._read_back(tx) if self.again else records
+
+    def _unknown(self, tx: Transaction) -> UnknownRecord | None:
+        """Asked before anything is written: the batch can go on without this change."""
+        known: set[str] = set()
+        for call in self.calls:
+            for link in call.after:
+                if link.before not in known and self._before(link, tx) is None:
+                    return _no_record(link, call)
+            known.add(call.id)
+        return None
+
     def apply(self, tx: Transaction) -> list[Record]:
-        same: dict[str, str] = {}  # our duplicates, and the live records that they are the same as
-        return [self._store(call, same, tx) for call in self.calls]
+        return [self._store(call, tx) for call in self.calls]
 
     def _read_back(self, tx: Transaction) -> list[Record]:
         """As they were stored the first time: what they looked at may have changed since."""
@@ -98,32 +116,47 @@ class RecordCalls(Change[list[Record]]):
     def _unlinked(self, tx: Transaction) -> list[Record]:
         return [_new(call, self.owner, tx.now) for call in self.calls]
 
-    def _store(self, call: Call, same: dict[str, str], tx: Transaction) -> Record:
-        record = _new(call, self.owner, tx.now)
-        live = self._live(call, tx)
+    def _store(self, call: Call, tx: Transaction) -> Record:
+        record, links = _new(call, self.owner, tx.now), list[Link]()
+        live = None if call.key is None else tx.value(sql.LIVE_KEY, call.task, call.key, call.id)
         if live is not None:
-            same[call.id] = live
             record = _ended(record, "Duplicate", tx.now)._replace(same_as=live)
         else:
-            links = [Link(same.get(link.before, link.before), link.on_failure) for link in call.after]
-            record = self._wait(record, links, tx)
-        tx.run(sql.INSERT, record)
-        return record
-
-    def _live(self, call: Call, tx: Transaction) -> str | None:
-        return None if call.key is None else tx.value(sql.LIVE_KEY, call.task, call.key, call.id)
-
-    def _wait(self, record: Record, links: Sequence[Link], tx: Transaction) -> Record:
-        for link in links:
-            state = tx.value(sql.STATE_OF, link.before)
-            if state is None:
-                raise UnknownRecord(f"after={link.before!r}: no such record; it may have been pruned")
-            if not State(state).terminal:
+            record, links = self._wait(record, call, tx)
+        # Links lead from what is new to what is there, so none is ever part of a circle
+        # (test_a_call_that_is_recorded_again_waits_for_nothing_new).
+        if tx.run(sql.INSERT, record).rowcount:
+            for link in links:
                 tx.run(sql.LINK, (link.before, record.id, link.on_failure))
-                record = record._replace(state=State.WAITING)
-            elif state != State.SUCCEEDED and link.on_failure == "cancel":
-                return _ended(record, "PredecessorFailed", tx.now)
         return record
+
+    @staticmethod
+    def _before(link: Link, tx: Transaction) -> tuple[str, str] | None:
+        """The id and the state of the record that a link leads to."""
+        found: tuple[str, str] | None = tx.run(sql.BEFORE, {"id": link.before}).fetchone()
+        return found
+
+    def _wait(self, record: Record, call: Call, tx: Transaction) -> tuple[Record, list[Link]]:
+        links: list[Link] = []
+        for link in call.after:
+            found = self._before(link, tx)
+            if found is None:
+                raise _no_record(link, call)
+            before, state = found
+            if not State(state).terminal:
+                links.append(Link(before, link.on_failure))
+            elif state != State.SUCCEEDED and link.on_failure == "cancel":
+                return _ended(record, "PredecessorFailed", tx.now)._replace(error=in_vain(before)), []
+        return (record._replace(state=State.WAITING) if links else record), links
+
+
+def _no_record(link: Link, call: Call) -> UnknownRecord:
+    if link.before == call.id:
+        return UnknownRecord(f"after={link.before!r}: a call cannot wait for itself")
+    return UnknownRecord(
+        f"after={link.before!r}: there is no such record. A call waits for what was recorded or added before "
+        "it; what has ended is deleted after its retention"
+    )
 
 
 def _new(call: Call, owner: str, now: float) -> Record:
@@ -207,75 +240,6 @@ class Release(Change[None]):
         return [None] * len(changes)
 
 
-class Settle(Change[list[bool]]):
-    """Transitions e, f, g."""
-
-    __slots__ = ("settlements", "unsure")
-    order = 3
-
-    def __init__(self, settlements: Sequence[Settlement], unsure: Container[tuple[str, int]] = ()) -> None:
-        super().__init__()
-        self.settlements = settlements
-        self.unsure = (
-            unsure  # claims (id, number) whose settlement failed before, and may be stored all the same
-        )
-
-    def apply(self, tx: Transaction) -> list[bool]:
-        return self.apply_all([self], tx)[0]
-
-    @classmethod
-    def apply_all(cls, changes: Sequence["Settle"], tx: Transaction) -> list[list[bool]]:
-        settlements = [settlement for change in changes for settlement in change.settlements]
-        plain: dict[str, int] = {}  # one for each id: an old claim and the new one can meet in a batch
-        for place, settlement in enumerate(settlements):
-            if _is_plain_success(settlement):
-                plain.setdefault(settlement.id, place)
-        ended = _succeed(tx, [settlements[place] for place in plain.values()])
-        settled = {plain[id] for id in ended}
-        for place, settlement in enumerate(settlements):
-            if plain.get(settlement.id) == place:
-                continue
-            state = tx.value(sql.SETTLE, **_settle_parameters(settlement, tx.now))
-            if state is not None:
-                settled.add(place)
-                ended += [settlement.id] if State(state).terminal else []
-        tx.ended(ended)
-        places = iter(range(len(settlements)))
-        return [
-            [next(places) in settled or change._settled_before(s, tx) for s in change.settlements]
-            for change in changes
-        ]
-
-    def _settled_before(self, settlement: Settlement, tx: Transaction) -> bool:
-        if not (self.again or (settlement.id, settlement.claim) in self.unsure):
-            return False
-        return tx.value(sql.SETTLED, **_settle_parameters(settlement, tx.now)) is not None
-
-
-def _is_plain_success(settlement: Settlement) -> bool:
-    return settlement.state is State.SUCCEEDED and settlement.result is None
-
-
-def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
-    claims = {settlement.id: settlement.claim for settlement in settlements}
-    return tx.changed(sql.SUCCEED, (tx.now, json.dumps(claims)), list(claims)) if claims else []
-
-
-def _settle_parameters(settlement: Settlement, now: float) -> dict[str, object]:
-    failed = settlement.counted and settlement.state in (State.FAILED, State.QUEUED)
-    return {
-        "id": settlement.id,
-        "claim": settlement.claim,
-        "state": settlement.state,
-        "reason": settlement.reason,
-        "result": settlement.result,
-        "error": settlement.error,
-        "delay": settlement.delay,
-        "failed": int(failed),
-        "now": now,
-    }
-
-
 class Cancel(Change[Record]):
     """Transition i for what does not run, j (a wish) for what does."""
 
@@ -313,36 +277,6 @@ class Progress(Change[bool]):
 
     def apply(self, tx: Transaction) -> bool:
         return tx.run(sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
-
-
-class TakeBeat(Change[Beat]):
-    """What the ledger thinks runs here, against what does; strays go back (transition g).
-
-    Applied before any claim of its batch, which its sender cannot have counted among what runs.
-    """
-
-    __slots__ = ("owner", "running")
-    order = 0
-
-    def __init__(self, owner: str, running: Sequence[str]) -> None:
-        super().__init__()
-        self.owner = owner
-        self.running = frozenset(running)
-
-    def apply(self, tx: Transaction) -> Beat:
-        rows = tx.run(sql.RUNNING_OF, (self.owner,)).fetchall()
-        held = {id for id, _, _ in rows}
-        strays = [
-            Settlement(id=id, claim=claim, state=State.QUEUED, counted=False)
-            for id, claim, _ in rows
-            if id not in self.running
-        ]
-        Settle(strays).apply(tx)
-        tx.freed = tx.freed or bool(strays)
-        return Beat(
-            lost=tuple(self.running - held),
-            cancel=tuple(id for id, _, asked in rows if asked and id in self.running),
-        )
 
 
 class Prune(Change[int]):

@@ -31,9 +31,6 @@ UNION ALL SELECT after FROM links LIMIT :limit
 """,
 }
 
-# What a record waits for: links_by_after.
-BEFORE = "SELECT before FROM links WHERE after = :id ORDER BY before"
-
 # The attempt that has run for the longest: owned.
 LONGEST = f"""
 SELECT {ALL} FROM records INDEXED BY owned WHERE owner IS NOT NULL AND state = 'running'

@@ -47,6 +47,12 @@ class Reader:
             return self._records(sql.SELECT_IDS, (json.dumps(list(ids)),))
         return self._records(sql.SELECT, {"state": state, "limit": limit, "before": before})
 
+    def waits_for(self, ids: Sequence[str]) -> dict[str, list[str]]:
+        waiting: dict[str, list[str]] = {}
+        for after, before in self._rows(sql.WAITS_FOR, (json.dumps(list(ids)),)):
+            waiting.setdefault(after, []).append(before)
+        return waiting
+
     def next_due(self, queues: Sequence[str] | None) -> float | None:
         names = self._queues() if queues is None else queues
         dues = [self._rows(sql.NEXT_DUE, {"queue": queue})[0][0] for queue in names]

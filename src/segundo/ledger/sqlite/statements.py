@@ -23,8 +23,10 @@ ON CONFLICT (id) DO NOTHING
 """
 # record: live_keys.
 LIVE_KEY = "SELECT id FROM records WHERE task = ? AND key = ? AND finished_at IS NULL AND id <> ?"
-# record: primary key.
-STATE_OF = "SELECT state FROM records WHERE id = ?"
+# record: primary key. What waits for a duplicate waits for the live record that it is the same as.
+BEFORE = """
+SELECT id, state FROM records WHERE id = coalesce((SELECT same_as FROM records WHERE id = :id), :id)
+"""
 # record: primary key of links.
 LINK = "INSERT INTO links (before, after, on_failure) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
@@ -167,6 +169,14 @@ UPDATE records SET state = 'cancelled', reason = ?, owner = NULL, finished_at = 
 WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('waiting', 'queued')
 RETURNING id
 """
+# The same for what waits, each with what is to be known of it.
+CANCEL_BEHIND = """
+UPDATE records SET state = 'cancelled', reason = 'PredecessorFailed', error = doomed.value, owner = NULL,
+    finished_at = ?
+FROM json_each(?) AS doomed
+WHERE records.id = doomed.key AND records.state = 'waiting'
+RETURNING id
+"""
 ASK_CANCEL = "UPDATE records SET cancel_requested = 1 WHERE id = ? AND state = 'running'"
 # progress (j): primary key.
 PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
@@ -224,3 +234,9 @@ SELECT {ALL} FROM records
 WHERE id < coalesce(:before, '~') AND (:state IS NULL OR state = :state) ORDER BY id DESC LIMIT :limit
 """
 SELECT_IDS = f"SELECT {ALL} FROM records WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id DESC"
+# waits_for: links_by_after, primary key. What was cancelled may have links left to what has not ended.
+WAITS_FOR = """
+SELECT after, before FROM links WHERE after IN (SELECT value FROM json_each(?))
+    AND EXISTS (SELECT 1 FROM records WHERE id = links.after AND state = 'waiting')
+ORDER BY after, before
+"""

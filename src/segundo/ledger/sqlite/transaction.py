@@ -2,7 +2,8 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from segundo.ledger.sqlite import statements as sql
@@ -41,20 +42,37 @@ class Transaction:
             released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
             successful = self.column(sql.SUCCESSFUL, json.dumps(ids))
             doomed = {
-                after
+                after: before
                 for before, after, on_failure in released
                 if on_failure == "cancel" and before not in successful
             }
-            self._queue({after for _, after, _ in released} - doomed)
-            ids = self.cancelled(doomed, "PredecessorFailed")
+            self._queue({after for _, after, _ in released} - doomed.keys())
+            ids = self._cancelled_behind(doomed)
 
     def cancelled(self, ids: Iterable[str], reason: str) -> list[str]:
         """Cancel those that do not run (i); returns them."""
         return self.column(sql.CANCEL, reason, self.now, json.dumps(list(ids)))
 
+    def _cancelled_behind(self, doomed: Mapping[str, str]) -> list[str]:
+        """Cancel those that wait (i) for these, by what they wait for."""
+        errors = {id: in_vain(before) for id, before in doomed.items()}
+        return self.column(sql.CANCEL_BEHIND, self.now, json.dumps(errors)) if errors else []
+
     def _queue(self, ids: set[str]) -> None:
         if ids and self.run(sql.QUEUE_FREED, (self.now, json.dumps(list(ids)))).rowcount:
             self.freed = True
+
+    @contextmanager
+    def step(self) -> Generator[None]:
+        """What is done in here is done as a whole, or, if it raises, not at all."""
+        self.run("SAVEPOINT step")
+        try:
+            yield
+        except BaseException:
+            self.run("ROLLBACK TO step")
+            raise
+        finally:
+            self.run("RELEASE step")
 
     def value(self, statement: str, *parameters: object, **named: object) -> Any:
         """The first column of the first row, or None."""
@@ -80,6 +98,12 @@ class Transaction:
 
     def records(self, statement: str, **named: object) -> list[Record]:
         return [to_record(row) for row in self.run(statement, named).fetchall()]
+
+
+def in_vain(before: str) -> str:
+    """What is to be known of a call that was cancelled by the end of the one before it."""
+    message = f"it needs the success of {before}, which ended without it"
+    return json.dumps({"type": "PredecessorFailed", "message": message, "before": before})
 
 
 def to_record(row: Sequence[Any]) -> Record:

@@ -15,7 +15,7 @@ from segundo.ledger.sqlite import questions as ask
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.transaction import to_record
 from segundo.ledger.sqlite.turns import Turns, lock_file
-from segundo.record import Record, State
+from segundo.record import Record, State, waits_for
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL of a busy app from being checkpointed
 LONGEST_CHECK = 30.0  # seconds that the check of the whole file may take
@@ -100,9 +100,11 @@ class Visitor:
         )
         return islice(found, limit)
 
-    def before(self, record: Record) -> list[str]:
-        """The ids of the records that this one waits for."""
-        return [id for (id,) in self._rows(ask.BEFORE, id=record.id)]
+    def waits_for(self, record: Record) -> list[str]:
+        """What this one waits for: see `segundo.record.waits_for`."""
+        waiting = record.state is State.WAITING
+        before = [id for _, id in self._rows(sql.WAITS_FOR, json.dumps([record.id]))] if waiting else []
+        return waits_for(record, before)
 
     def walk(self, statement: str = ask.WALK) -> Iterator[Glimpse]:
         """Every record, the newest first."""

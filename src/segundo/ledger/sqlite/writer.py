@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
-from segundo.errors import LedgerUnavailable
+from segundo.errors import LedgerUnavailable, SegundoError
 from segundo.ledger.sqlite.changes import Change
 from segundo.ledger.sqlite.refused import Refused
 from segundo.ledger.sqlite.transaction import Transaction
@@ -301,6 +301,8 @@ def _apply(changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
 def _answer(done: Done, result: Any) -> None:
     if result is SKIPPED:
         done(None, LedgerUnavailable("given up before it was begun; nothing was changed"))
+    elif isinstance(result, SegundoError):  # it changed nothing, so the others need not be undone
+        done(None, result)
     else:
         done(result, None)
 
