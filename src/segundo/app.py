@@ -106,7 +106,9 @@ class Segundo:
         app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
         app.state.segundo = self
         place = seam.install(app, self)
-        app.add_middleware(Edge, place=place, begin=self._watch, claim=self._claim, drain=self._drain)
+        app.add_middleware(
+            Edge, place=place, begin=self._watch, up=self._up, drain=self._drain, down=self._close
+        )
 
     @property
     def ledger(self) -> SQLiteLedger:
@@ -240,8 +242,13 @@ class Segundo:
         self.settings.log()
         _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if self._testing else ''}")
 
+    async def _up(self) -> None:
+        """After the whole start-up: open what a lifespan has not that was put in the place of ours; claim."""
+        await self._started()
+        await self._claim()
+
     async def _claim(self) -> None:
-        """After the whole start-up: begin to run records."""
+        """Begin to run records."""
         if self._runtime is not None:
             await self._runtime.start()
 

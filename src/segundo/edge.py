@@ -20,14 +20,16 @@ class Edge:
         *,
         place: Place,
         begin: Callable[[Scope], None],
-        claim: Callable[[], Awaitable[None]],
+        up: Callable[[], Awaitable[None]],
         drain: Callable[[], Awaitable[None]],
+        down: Callable[[], Awaitable[None]],
     ) -> None:
         self.app = app
         self._place = place
         self._begin = begin
-        self._claim = claim
+        self._up = up
         self._drain = drain
+        self._down = down
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "lifespan":
@@ -45,12 +47,14 @@ class Edge:
                 await self._drain()
             return message
 
-        async def send_and_claim(message: Message) -> None:
+        async def send_and_act(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
-                await self._claim()
+                await self._up()
+            elif message["type"] == "lifespan.shutdown.complete":
+                await self._down()
             await send(message)
 
-        await self.app(scope, receive_and_drain, send_and_claim)
+        await self.app(scope, receive_and_drain, send_and_act)
 
 
 def check_loop() -> None:
