@@ -1,5 +1,8 @@
 """What is raised, where, and what becomes of the calls; which dependencies can add any."""
 
+import asyncio
+import functools
+import inspect
 from collections.abc import AsyncGenerator, Generator
 from typing import Annotated, Any
 
@@ -11,6 +14,7 @@ from starlette.background import BackgroundTask
 
 import segundo
 from segundo import Segundo
+from tests.support import wait_until_async
 from tests.web.apps import LEDGER, ended, records, running, served_client
 from tests.web.tasks import declared, events, fail, note
 
@@ -263,3 +267,35 @@ async def test_an_override_that_yields_adds_at_its_exit_as_any_dependency() -> N
         await client.post("/")
         await ended(2)
     assert events() == ["override begins", "override ends"]
+
+
+async def test_a_recorded_task_holds_no_place_among_those_that_a_dependency_lets_in_at_once() -> None:
+    if "max_concurrency" not in inspect.signature(Depends).parameters:
+        pytest.skip("this FastAPI's dependencies have no max_concurrency")
+    app = FastAPI()
+    Segundo(app)
+    gate.clear()
+
+    async def session() -> AsyncGenerator[None]:
+        yield
+
+    one_at_a_time: Any = functools.partial(Depends, max_concurrency=1)
+
+    @app.post("/", dependencies=[one_at_a_time(session)])
+    async def endpoint(tasks: BackgroundTasks) -> None:
+        tasks.add_task(waits)
+
+    async with served_client(app) as client:
+        for _ in range(2):
+            assert (await client.post("/")).status_code == 200
+        await wait_until_async(lambda: events() == ["waits", "waits"])
+        gate.set()
+        await ended(2)
+
+
+gate = asyncio.Event()
+
+
+async def waits() -> None:
+    note("waits")
+    await gate.wait()

@@ -9,7 +9,7 @@ import anyio
 import fastapi
 import httpx
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI
 from fastapi.responses import FileResponse, StreamingResponse
 
 import segundo
@@ -257,3 +257,16 @@ async def test_a_call_that_a_frontends_dependency_adds_at_its_exit_runs_too() ->
         assert (await client.get("/index.html")).status_code == 200
         await ended(1)
     assert events() == ["added at the exit"]
+
+
+async def test_a_frontend_of_an_included_router_keeps_its_order_too() -> None:
+    app = frontend_app()
+    router: Any = APIRouter(prefix="/docs", dependencies=[Depends(adds)])
+    router.frontend("/", directory="dist", fallback=None)
+    app.include_router(router)
+    seen: dict[str, list[str]] = {}
+    watched = Watched(app, lambda moment: seen.update({moment: states()}))
+    async with served_client(watched) as client:
+        assert (await client.get("/docs/index.html")).text == "<p>hello"
+        await ended(1)
+    assert (seen["first byte"], seen["last byte"]) == (["waiting"], ["waiting"])
