@@ -1,8 +1,12 @@
 """A call that waits for another: let go on or cancelled in the very transaction that ends the one before."""
 
+import asyncio
+import json
+
 import pytest
 
-from segundo.record import Call, Record, State
+from segundo.errors import UnknownRecord
+from segundo.record import Call, Record, State, waits_for
 from tests.ledger.suite import Stage, after, call, settlement, states
 
 ENDS = [State.SUCCEEDED, State.FAILED, State.CANCELLED]
@@ -217,3 +221,89 @@ async def test_a_request_refused_as_a_whole_leaves_no_link_behind(stage: Stage) 
     await record(stage, again)
     await stage.ledger.release(stage.me, [again.id])
     assert stage.records()[again.id].state == State.QUEUED
+
+
+async def test_what_was_cancelled_for_another_says_for_which(stage: Stage) -> None:
+    first, failing, never = await stage.running(), await stage.running(), await stage.ended(State.FAILED)
+    waiting, at_once = await record(
+        stage, call(after=after(first.id, failing.id)), call(after=after(never.id))
+    )
+    await end(stage, failing, State.FAILED)
+    for one, before in ((waiting, failing), (at_once, never)):
+        error = json.loads(stage.now_is(one).error or "")
+        assert (error["type"], error["before"]) == ("PredecessorFailed", before.id)
+        assert before.id in error["message"]
+
+
+# What waits says for whom
+
+
+async def test_what_waits_says_for_whom_until_they_have_ended(stage: Stage) -> None:
+    one, other = await stage.running(), await stage.running()
+    waiting, behind, free = await record(
+        stage, call(after=after(one.id, other.id)), call(after=after(one.id), held=True), call()
+    )
+    ids = [waiting.id, behind.id, free.id, "no-such-record"]
+    assert await stage.ledger.waits_for(ids) == {
+        waiting.id: sorted([one.id, other.id]),
+        behind.id: [one.id],
+    }
+    assert waits_for(stage.now_is(behind), [one.id]) == ["request", one.id]
+    await end(stage, one)
+    assert await stage.ledger.waits_for(ids) == {waiting.id: [other.id]}
+    assert waits_for(stage.now_is(behind), []) == ["request"]
+    await end(stage, other)
+    assert await stage.ledger.waits_for(ids) == {}
+
+
+async def test_what_was_cancelled_waits_for_nobody(stage: Stage) -> None:
+    one, other = await stage.running(), await stage.running()
+    by_hand, for_one = await record(stage, *(call(after=after(one.id, other.id)) for _ in range(2)))
+    await stage.ledger.cancel(by_hand.id)
+    await end(stage, one, State.FAILED)
+    assert await stage.ledger.waits_for([by_hand.id, for_one.id]) == {}
+    assert waits_for(stage.now_is(for_one), [other.id]) == []
+
+
+# Waiting never goes in a circle
+
+
+async def test_a_call_cannot_wait_for_itself(stage: Stage) -> None:
+    one = call()
+    with pytest.raises(UnknownRecord, match="wait for itself"):
+        await record(stage, call(), one._replace(after=after(one.id)))
+    assert stage.records() == {}
+
+
+async def test_a_call_cannot_wait_for_one_that_is_recorded_behind_it(stage: Stage) -> None:
+    one, other = call(), call()
+    with pytest.raises(UnknownRecord, match=other.id):
+        await record(stage, one._replace(after=after(other.id)), other._replace(after=after(one.id)))
+    assert stage.records() == {}
+
+
+@pytest.mark.parametrize("held", [True, False])
+async def test_a_call_that_is_recorded_again_waits_for_nothing_new(stage: Stage, held: bool) -> None:
+    """Or a forged one could make two wait for each other, or one for itself, for ever."""
+    first = call(held=held)
+    second = call(after=after(first.id), held=held)
+    await record(stage, first, second)
+    again = first._replace(after=after(first.id, second.id))
+    await record(stage, again)
+    await stage.ledger.release(stage.me, [first.id, second.id])
+    assert await stage.ledger.waits_for([first.id, second.id]) == {second.id: [first.id]}
+    assert stage.records()[first.id].state == State.QUEUED
+
+
+async def test_a_call_behind_no_record_is_refused_alone_and_leaves_nothing(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The requests that are recorded with it do not hear of it, and none is done again because of it."""
+    wrong = [call(), call(after=after("no-such-record"))]
+    beside = [asyncio.ensure_future(stage.ledger.record([call()], owner=stage.me)) for _ in range(3)]
+    refused = asyncio.ensure_future(stage.ledger.record(wrong, owner=stage.me))
+    with pytest.raises(UnknownRecord, match="no-such-record"):
+        await refused
+    recorded = [one.id for each in beside for one in await each]
+    assert stage.records().keys() == set(recorded)
+    assert caplog.messages == []

@@ -190,6 +190,31 @@ async def test_a_record_put_behind_one_that_is_just_pruned_is_refused_or_runs(ra
             assert now[one.id].state == State.QUEUED
 
 
+async def test_a_child_put_behind_what_just_ends_never_waits_for_ever(race: Race) -> None:
+    before, parents = await running(race.stage), await running(race.stage)
+    children = [call(after=after(record.id)) for record in before]
+    answers = race.run(
+        [settle(record) for record in before],
+        [settle(parent, children=(child,)) for parent, child in zip(parents, children, strict=True)],
+    )
+    assert answers == [([True], [True])] * ROUNDS
+    now = race.stage.records()
+    assert {now[child.id].state for child in children} == {State.QUEUED}
+
+
+async def test_a_parent_that_is_settled_twice_at_once_records_the_children_of_one(race: Race) -> None:
+    parents = await running(race.stage)
+    pairs = [(call(), call()) for _ in parents]
+    answers = race.run(
+        [settle(parent, children=(one,)) for parent, (one, _) in zip(parents, pairs, strict=True)],
+        [settle(parent, children=(other,)) for parent, (_, other) in zip(parents, pairs, strict=True)],
+    )
+    now = race.stage.records()
+    for (one, other), (first, second) in zip(pairs, answers, strict=True):
+        assert [one.id in now, other.id in now] == first + second
+        assert sorted(first + second) == [False, True]
+
+
 # For what runs
 
 

@@ -1,6 +1,7 @@
 """What a task adds with `current().add_task`: recorded with its own success, dropped with all other ends."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -9,11 +10,10 @@ from fastapi.testclient import TestClient
 
 from segundo import Retry, Segundo, TaskContext, current, task
 from segundo.errors import ArgumentError
+from segundo.executors import embedded
 from tests.support import wait_until_async
-from tests.web.apps import ended, outcome, records
+from tests.web.apps import ended, lifespan, outcome, records, states
 from tests.web.tasks import declared, events, fail, note, note_async
-
-PARENTS: list[Any] = []
 
 
 @task
@@ -89,26 +89,40 @@ async def test_a_task_that_does_not_succeed_adds_nothing(segundo: Segundo, paren
     assert (len(records()), events()) == (1, [])
 
 
-async def test_a_task_that_is_cancelled_adds_nothing(segundo: Segundo) -> None:
-    handle = await segundo.submit(is_cancelled)
-    await wait_until_async(lambda: events() == ["added"])
-    await segundo.ledger.cancel(handle.record.id)
-    (record,) = await ended(1)
+async def test_a_task_that_is_cancelled_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "BEAT", 0.05)
+    segundo = Segundo(app := FastAPI())
+    async with lifespan(app):
+        handle = await segundo.submit(is_cancelled)
+        await wait_until_async(lambda: events() == ["added"])
+        await segundo.ledger.cancel(handle.record.id)
+        (record,) = await ended(1)
     assert (record["state"], events()) == ("cancelled", ["added"])
+
+
+gate = threading.Event()
+
+
+def waits_at_the_gate(event: str) -> None:
+    note(event)
+    gate.wait(20)
 
 
 @task
 def adds_plain_ones() -> None:
-    current().add_task(note, "first")
+    current().add_task(waits_at_the_gate, "first")
     current().add_task(fail, "second")
     current().add_task(note_async, "third")
 
 
 async def test_plain_calls_that_a_task_adds_run_in_the_order_added_whatever_fails(segundo: Segundo) -> None:
+    gate.clear()
     await segundo.submit(adds_plain_ones)
-    found = await ended(4)
+    await wait_until_async(lambda: events() == ["first"])
+    assert sorted(states()) == ["running", "succeeded", "waiting", "waiting"]
+    gate.set()
+    assert sorted(record["state"] for record in await ended(4)) == ["failed", *["succeeded"] * 3]
     assert events() == ["first", "second", "third"]
-    assert sorted(record["state"] for record in found) == ["failed", "succeeded", "succeeded", "succeeded"]
 
 
 @task
@@ -212,6 +226,7 @@ async def test_a_task_that_is_over_adds_no_more(segundo: Segundo) -> None:
 
 
 def test_under_a_test_client_child_calls_run_before_the_call_returns() -> None:
+    gate.set()
     app = FastAPI()
     Segundo(app)
 
