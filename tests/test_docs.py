@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from scripts import docs
-from segundo import Retry, Segundo, task
+from segundo import Retry, Segundo, TaskContext, task
 from segundo.record import TRANSITIONS, State
 from segundo.settings import DEFAULTS
 from segundo.task import TaskFunction
@@ -25,8 +25,8 @@ from tests.transcript import Reader, blocks
 
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-QUICKSTART, GUARANTEES, SETTINGS, ARCHITECTURE = (
-    DOCS / f"{name}.md" for name in ("quickstart", "guarantees", "settings", "architecture")
+QUICKSTART, CONTEXT, GUARANTEES, SETTINGS, ARCHITECTURE = (
+    DOCS / f"{name}.md" for name in ("quickstart", "context", "guarantees", "settings", "architecture")
 )
 PICTURES = sorted(DOCS.glob("*.svg"))
 
@@ -56,6 +56,21 @@ def test_a_reader_of_the_quickstart_gets_what_it_says(tmp_path: Path) -> None:
     states = {row["state"] for row in ledger_rows(tmp_path / "segundo.db", "SELECT state FROM records")}
     assert states == {"succeeded", "cancelled"}
     assert "To eve@example.com: thank you for order 7\n" in (tmp_path / "mail.txt").read_text()
+
+
+@pytest.mark.timeout(120)
+def test_a_reader_of_the_page_on_what_is_inside_a_task_gets_what_it_says(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        reader.play(CONTEXT)
+    assert "segundo ls --state waiting" in reader.played
+    (published,) = ledger_rows(tmp_path / "segundo.db", "SELECT result FROM records WHERE result = '2'")
+    assert published
+
+
+def test_the_page_on_what_is_inside_a_task_has_every_member_of_its_context() -> None:
+    said = {word for row in rows(CONTEXT, "| | |") for word in re.findall(r"\w+", row[0])}
+    members = {name for name in dir(TaskContext) if not name.startswith("_")} - {"claim"}
+    assert said - {"message", "f"} == members
 
 
 def test_the_readme_and_the_quickstart_begin_with_the_same_app() -> None:

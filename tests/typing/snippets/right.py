@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
+from fastapi import FastAPI
 from starlette.responses import Response
 
 from segundo import BackgroundTask, BackgroundTasks, Handle, Record, Retry, Segundo, current, task
@@ -52,6 +53,15 @@ def declared(tasks: BackgroundTasks) -> None:
 def by_keyword(tasks: BackgroundTasks) -> None:
     assert_type(tasks.add_task(func=count, text="one two"), Handle[int])
     tasks.add_task(named, func="a task's own argument", self=1)
+
+
+def inside_a_task() -> None:
+    assert_type(current().add_task(count, "one two"), Handle[int])
+    assert_type(current().add_task(plain, "ada", copies=2), Handle[None])
+    first = current().add_task(count.options(after=current().id), "one two")
+    current().add_task(send.options(after=[first, "id"], on_failure="run"), "ada")
+    assert_type(current().app, FastAPI)
+    assert_type(current().check(), None)
 
 
 def with_options(tasks: BackgroundTasks) -> None:

@@ -1,6 +1,6 @@
 """What a type checker refuses: each line that ends with `# error`, and no other."""
 
-from segundo import BackgroundTask, BackgroundTasks, Retry, Segundo, task
+from segundo import BackgroundTask, BackgroundTasks, Retry, Segundo, current, task
 
 
 def plain(to: str, *, copies: int = 1) -> None: ...
@@ -44,6 +44,13 @@ def with_options(tasks: BackgroundTasks) -> None:
     tasks.add_task(send.options(delay="soon"), "ada")  # error
     tasks.add_task(send.options(wait=1), "ada")  # error
     tasks.add_task(plain.options(delay=1), "ada")  # error
+
+
+def inside_a_task() -> None:
+    current().add_task(count, 1)  # error
+    current().add_task(plain, "ada", copies="two")  # error
+    send.options(after=1)  # error
+    send.options(after="id", on_failure="retry")  # error
 
 
 async def submitted(segundo: Segundo) -> None:
