@@ -9,6 +9,7 @@ import json
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
@@ -195,9 +196,11 @@ def _new(call: Call, owner: str, now: float) -> Record:
 
 def _insert(tx: Transaction, records: Sequence[Record]) -> None:
     common = [record for record in records if _is_common(record)]
-    tx.run_many(
-        sql.INSERT_COMMON, [(*_head(record), record.state.value, *_tail(record)) for record in common]
-    )
+    at = 0
+    for rows, statement in sql.INSERT_COMMON.items():
+        while len(common) - at >= rows:
+            tx.run(statement, list(chain.from_iterable(map(_common_values, common[at : at + rows]))))
+            at += rows
     if len(common) < len(records):
         tx.run_many(sql.INSERT, [record for record in records if not _is_common(record)])
 
@@ -208,6 +211,10 @@ _head, _tail = (
     operator.itemgetter(*map(Record._fields.index, columns))
     for columns in (sql.COMMON[:_STATE], sql.COMMON[_STATE + 1 :])
 )
+
+
+def _common_values(record: Record) -> tuple[Any, ...]:
+    return (*_head(record), record.state.value, *_tail(record))
 
 
 def _is_common(record: Record) -> bool:

@@ -25,7 +25,8 @@ class Start(Change[list[Record]]):
         ids = [record.id for record in self.records]
         wanted = ids[: self.limit]
         which = {"ids": json.dumps(wanted), "owner": self.owner, "now": tx.now}
-        started = set(tx.changed(sql.START, which, wanted))
+        # What waits for another does not start: then it is worth asking at once.
+        started = set(tx.changed(sql.START, which, wanted, exact=tx.has_links)) if wanted else set[str]()
         if len(started) < len(ids):
             Release([id for id in ids if id not in started], self.owner).apply(tx)
         return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]

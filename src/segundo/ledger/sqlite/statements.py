@@ -17,10 +17,15 @@ COMMON = (
     *("id", "task", "queue", "priority", "state", "owner", "attempts", "crash_limit", "format", "arguments"),
     *("retention", "created_at", "run_at"),
 )
-INSERT_COMMON = f"""
-INSERT INTO records ({", ".join(COMMON)}) VALUES ({", ".join("?" * len(COMMON))})
+_COMMON_ROW = f"({', '.join('?' * len(COMMON))})"
+# By how many rows one statement inserts, the most first.
+INSERT_COMMON = {
+    rows: f"""
+INSERT INTO records ({", ".join(COMMON)}) VALUES {", ".join([_COMMON_ROW] * rows)}
 ON CONFLICT (id) DO NOTHING
 """
+    for rows in (32, 16, 8, 4, 2, 1)
+}
 # record: live_keys.
 LIVE_KEY = "SELECT id FROM records WHERE task = ? AND key = ? AND finished_at IS NULL AND id <> ?"
 # record: primary key. What waits for a duplicate waits for the live record that it is the same as.
@@ -152,7 +157,7 @@ SELECT 1 FROM records WHERE id = :id AND claim = :claim AND owner IS NULL AND (
 """
 
 # What a terminal record lets go on (c, i): primary key of links, then primary key, links_by_after.
-ANY_LINK = "SELECT EXISTS (SELECT 1 FROM links)"
+ANY_LINK = "SELECT 1 FROM links LIMIT 1"
 FREE = (
     "DELETE FROM links WHERE before IN (SELECT value FROM json_each(?)) RETURNING before, after, on_failure"
 )

@@ -11,11 +11,22 @@ from segundo.ledger.sqlite.turns import Turns
 from segundo.record import STATE, Record, State
 
 
-class Transaction:
-    """Given to every change of a batch. `now` is the same for all of them."""
+class Inexact(Exception):
+    """A statement was to change all of its rows, and did not: undo the batch, and apply it exactly."""
 
-    def __init__(self, connection: sqlite3.Connection, now: float, turns: Turns) -> None:
+
+class Transaction:
+    """Given to every change of a batch. `now` is the same for all of them.
+
+    `exact`: statements tell which rows they change. Else they only count them, and a count that is too small
+    raises Inexact.
+    """
+
+    def __init__(
+        self, connection: sqlite3.Connection, now: float, turns: Turns, *, exact: bool = False
+    ) -> None:
         self.now = now
+        self.exact = exact
         self.turns = turns
         self.run = connection.execute
         self.run_many = connection.executemany
@@ -36,9 +47,14 @@ class Transaction:
         for step in self._afterwards + ([] if committed else self._if_undone):
             step()
 
+    @property
+    def has_links(self) -> bool:
+        """Whether any record waits for another."""
+        return self.value(sql.ANY_LINK) is not None
+
     def ended(self, ids: Sequence[str]) -> None:
         """These records became terminal: let go on, or cancel, what waited for them (transitions c and i)."""
-        while ids and self.value(sql.ANY_LINK):
+        while ids and self.has_links:
             released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
             successful = self.column(sql.SUCCESSFUL, json.dumps(ids))
             doomed = {
@@ -83,18 +99,17 @@ class Transaction:
         """The first column of all rows."""
         return [row[0] for row in self.run(statement, parameters).fetchall()]
 
-    def changed(self, statement: str, parameters: Any, ids: list[str]) -> list[str]:
+    def changed(
+        self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False
+    ) -> list[str]:
         """Which of `ids` a statement changes. Mostly all, and then it need not return them: a row returned is
         a step of its own, in which another thread may take the interpreter.
         """
-        self.run("SAVEPOINT changed")
-        every = self.run(statement, parameters).rowcount == len(ids)
-        if not every:
-            self.run("ROLLBACK TO changed")
-        self.run("RELEASE changed")
-        return (
-            ids if every else [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
-        )
+        if self.exact or exact:
+            return [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
+        if self.run(statement, parameters).rowcount != len(ids):
+            raise Inexact
+        return ids
 
     def records(self, statement: str, **named: object) -> list[Record]:
         return [to_record(row) for row in self.run(statement, named).fetchall()]

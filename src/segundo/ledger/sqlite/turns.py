@@ -36,6 +36,7 @@ class Turns:
         self.pid = os.getpid()
         self._users = 0
         self._thread_turn = threading.Lock()
+        self._threads_wait: list[None] = []
         self._mine: set[int] = set()
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -79,22 +80,44 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Generator[None]:
+        """Inside, it is this process's turn to write."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.give()
+
+    def take(self) -> None:
         """Wait for this process's turn to write. Who has just written stands behind who waits.
 
         Plain SQLite starves: the process that has just committed wins the lock again. Here it must first get
         `next`, which the longest waiting one holds
         (test_who_waits_for_a_turn_gets_it_before_who_has_just_had_it).
         """
-        with self._thread_turn:
+        if not self._thread_turn.acquire(blocking=False):
+            self._threads_wait.append(None)  # a list, since `+= 1` of two threads can count one
+            self._thread_turn.acquire()
+            self._threads_wait.pop()
+        try:
             self._lock(NEXT)
             try:
                 self._lock(TURN)
             finally:
                 self._unlock(NEXT)
-            try:
-                yield
-            finally:
-                self._unlock(TURN)
+        except BaseException:
+            self._thread_turn.release()
+            raise
+
+    def give(self) -> None:
+        """Let the next one have the turn."""
+        try:
+            self._unlock(TURN)
+        finally:
+            self._thread_turn.release()
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the turn that is ours now."""
+        return bool(self._threads_wait) or _is_locked(self._fd, NEXT)
 
     def live(self, number: int) -> bool:
         """Hold the lock of worker `number` until `die`, or our process's end; False if we held it already."""

@@ -1,5 +1,8 @@
 """The one thread that writes: all that waits is committed together (group commit).
 
+While there is more to do, the turn is kept as long as nobody else waits for it, and the loop is woken for the
+answers of a batch as the next one's COMMIT begins: it then has the interpreter to itself for that long.
+
 A batch that fails is undone and its changes are applied again, each alone and on a fresh connection, so that
 a bad one fails alone and an unknown outcome becomes known. Nothing here is ever called on an event loop.
 """
@@ -10,14 +13,13 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
 from segundo.errors import LedgerUnavailable, SegundoError
 from segundo.ledger.sqlite.changes import Change
 from segundo.ledger.sqlite.refused import Refused
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.sqlite.transaction import Inexact, Transaction
 from segundo.ledger.sqlite.turns import Turns
 
 logger = logging.getLogger("segundo.ledger")
@@ -66,6 +68,7 @@ class Writer(threading.Thread):
         self._patient = True  # waits while a stranger holds the lock
         self._stopping = False
         self._over = False
+        self._in_turn = False
         self._connection: sqlite3.Connection | None = connect()
         self._seen: int | None = _data_version(self._connection)
         self._pause = LONGEST_LOOK
@@ -97,20 +100,24 @@ class Writer(threading.Thread):
             _refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
             self._refuse_posted()
             self._answered()
-            with self._turns.turn():  # the last to close merges the WAL into the file
-                self._disconnect()
+            self._take_turn()
+            try:
+                self._disconnect()  # the last to close merges the WAL into the file
+            finally:
+                self._give_turn()
 
     def _work(self) -> None:
-        self._batch = self._take(self._pause)
+        self._batch = self._take(None if self._in_turn else self._pause)
         try:
             if self._batch or self._refused:
                 self._write()
-                self._answered()
             self._look_for_others()
         except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
             logger.exception("the ledger's writer failed, and goes on")
             _refuse(self._batch, error)
+        if self._posted.empty() or (self._in_turn and self._turns.wanted()):
             self._answered()
+            self._give_turn()
 
     def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
@@ -192,19 +199,30 @@ class Writer(threading.Thread):
     # One transaction
 
     def _commit(self, changes: Sequence[Change[Any]]) -> list[Any]:
-        with self._turns.turn():
-            tx = self._begin(self._connection or self._reconnect())
+        try:
+            return self._transact(changes, exact=False)
+        except Inexact:
+            return self._transact(changes, exact=True)
+
+    def _transact(self, changes: Sequence[Change[Any]], *, exact: bool) -> list[Any]:
+        self._take_turn()
+        try:
+            tx = self._begin(self._connection or self._reconnect(), exact=exact)
             try:
                 results = self._apply(changes, tx)
             except BaseException as error:
                 tx.over(committed=False)
-                self._undo()
+                self._undo(error)
                 if not tx.ending or _is_full(error):
                     for change in changes:
                         change.undone()
                 raise
             tx.over(committed=True)
             self._check_place()
+        except BaseException:
+            self._answered()  # for those of the batch before
+            self._give_turn()
+            raise
         self.commits += 1
         if tx.freed:
             self._changed()
@@ -214,20 +232,21 @@ class Writer(threading.Thread):
         # First what is to be forgotten, then `begin`: a change that was given up in between does not begin.
         forgotten = self._refused.forget(tx)
         results = _apply(changes, tx)
+        self._answered()
         tx.ending = True
         tx.run("COMMIT")
         self._refused.drop(forgotten)
         return results
 
-    def _begin(self, connection: sqlite3.Connection) -> Transaction:
+    def _begin(self, connection: sqlite3.Connection, *, exact: bool) -> Transaction:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY:
                 raise Busy from error
-            self._undo()
+            self._undo(error)
             raise
-        return Transaction(connection, self._clock(), self._turns)
+        return Transaction(connection, self._clock(), self._turns, exact=exact)
 
     def _check_place(self) -> None:
         """A commit to a file that nobody will find again is no commit."""
@@ -235,6 +254,16 @@ class Writer(threading.Thread):
             raise LedgerUnavailable(
                 "the ledger's file was deleted or replaced under the app: put it back, or restart the app"
             )
+
+    def _take_turn(self) -> None:
+        if not self._in_turn:
+            self._turns.take()
+            self._in_turn = True
+
+    def _give_turn(self) -> None:
+        if self._in_turn:
+            self._in_turn = False
+            self._turns.give()
 
     # The connection: one for as long as nothing fails
 
@@ -251,11 +280,15 @@ class Writer(threading.Thread):
         self._seen = None  # what others committed meanwhile was not seen
         return connection
 
-    def _undo(self) -> None:
+    def _undo(self, error: BaseException) -> None:
         """Whatever failed, and whatever became of it: nothing is left open, and the next begins afresh."""
-        with suppress(Exception):
+        try:
             if self._connection is not None and self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, Inexact):
+                return  # nothing has failed
+        except Exception:
+            logger.debug("a transaction could not be rolled back", exc_info=True)
         self._disconnect()
 
     def _disconnect(self) -> None:
