@@ -1,11 +1,14 @@
 """Processes take turns at writing: plain SQLite gives the lock again to who has just had it."""
 
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.sqlite.changes import Release
 from segundo.ledger.sqlite.turns import NEXT, WORKERS, Turns
 from tests.ledger.actors import SPAWN, a_process
-from tests.ledger.suite import Stage, call
+from tests.ledger.suite import SQLiteStore, Stage, call
 from tests.support import wait_until
 
 ROUNDS = 10
@@ -61,3 +64,24 @@ async def test_what_another_process_commits_is_noticed(stage: Stage) -> None:
         noticed.clear()
         other.do("record", [call()], owner="other")
         assert noticed.wait(10)
+
+
+async def test_who_always_has_more_to_write_lets_others_write_in_between(tmp_path: Path) -> None:
+    """While it has more to do a writer keeps the turn, as long as nobody waits for it."""
+    path, busy = tmp_path / "ledger.db", True
+
+    def more() -> float:
+        if busy:  # asked within each transaction, so there is always something that waits for the next
+            ledger._writer.post([(Release([], "me"), lambda result, error: None)])
+        return time.time()
+
+    ledger = SQLiteLedger(path, clock=more)
+    await ledger.open()
+    await ledger.join("me")
+    try:
+        with a_process() as other:
+            other.meet(SQLiteStore(path), "other")
+            other.do("record", [call()], owner="other")
+    finally:
+        busy = False
+        await ledger.close()
