@@ -111,13 +111,22 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         place: Place | None = getattr(app, PLACE, None) or request.scope.get(PLACE)
         if place is None or not (place.concerns(given["dependant"]) or app.dependency_overrides):
             return original(**given)
-        return _solve(original, place.desk, request, given)
+        ours = place.desk.begin(request)
+        if ours is None or given["dependant"].dependencies or app.dependency_overrides:
+            return _solve(original, place.desk, ours, given)
+        # Nothing of the app's lies between our exits of the request stack: the last can do it all.
+        given["background_tasks"] = ours
+        request.scope[REQUEST_STACK].push_async_exit(ours.on_request_exit)
+        request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)
+        return original(**given)
 
     return solve_dependencies
 
 
-async def _solve(original: Any, desk: Desk, request: Any, given: dict[str, Any]) -> Any:
-    ours = desk.begin(request) or await desk.start(request)
+async def _solve(original: Any, desk: Desk, ours: RequestTasks | None, given: dict[str, Any]) -> Any:
+    request = given["request"]
+    if ours is None:
+        ours = await desk.start(request)
     given["background_tasks"] = ours
     request_stack = request.scope[REQUEST_STACK]
     request_stack.push_async_exit(ours.on_request_exit)

@@ -186,8 +186,7 @@ class SQLiteLedger:
     async def record(self, calls: Sequence[Call], *, owner: str) -> Sequence[Record]:
         change = changes.RecordCalls(calls, owner)
         recorded = self._post(change)
-        answers = self._answers_of(recorded.get_loop())
-        answers.watch(recorded, change)
+        self._answers_of(recorded.get_loop()).watch(recorded, change)
         try:
             return await recorded
         except BaseException:
@@ -197,8 +196,6 @@ class SQLiteLedger:
             if not change.give_up() or recorded.cancelled():
                 self._refused.add([call.id for call in change.calls], change.owner, held=change.held)
             raise
-        finally:
-            answers.unwatch(recorded)
 
     async def forget(self, owner: str, ids: Sequence[str]) -> None:
         self._refused.add(ids, owner, held=True)

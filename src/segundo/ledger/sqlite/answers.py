@@ -32,7 +32,7 @@ class Answers:
         self._patience = patience
         self._arrived: deque[Answer] = deque()
         self._woken = False
-        self._waiting: dict[asyncio.Future[Any], tuple[float, RecordCalls]] = {}
+        self._waiting: deque[tuple[float, asyncio.Future[Any], RecordCalls]] = deque()  # oldest first
         self._sweeping = False
 
     def ask(self, change: Change[T]) -> "asyncio.Future[T]":
@@ -74,28 +74,27 @@ class Answers:
                     future.set_result(result)
                 else:
                     future.set_exception(error)
+        while self._waiting and self._waiting[0][1].done():
+            self._waiting.popleft()
 
     def watch(self, recorded: "asyncio.Future[Any]", change: RecordCalls) -> None:
-        """From now on `recorded` does not wait longer than the patience, until `unwatch`.
+        """From now on `recorded` does not wait longer than the patience.
 
         One timer watches over all that wait: one for each would cost a busy loop more than it gives.
         """
-        self._waiting[recorded] = self.loop.time() + self._patience, change
+        self._waiting.append((self.loop.time() + self._patience, recorded, change))
         if not self._sweeping:
             self._sweeping = True
             self.loop.call_later(self._patience, self._sweep)
 
-    def unwatch(self, recorded: "asyncio.Future[Any]") -> None:
-        self._waiting.pop(recorded, None)
-
     def _sweep(self) -> None:
         now = self.loop.time()
-        for recorded, (deadline, change) in list(
-            self._waiting.items()
-        ):  # oldest first, all wait equally long
-            if deadline > now:
+        while self._waiting:
+            deadline, recorded, change = self._waiting[0]
+            if deadline > now and not recorded.done():
                 self.loop.call_at(deadline, self._sweep)
                 return
+            self._waiting.popleft()
             self._give_up(recorded, change)
         self._sweeping = False
 

@@ -199,22 +199,21 @@ def _insert(tx: Transaction, records: Sequence[Record]) -> None:
     at = 0
     for rows, statement in sql.INSERT_COMMON.items():
         while len(common) - at >= rows:
-            tx.run(statement, list(chain.from_iterable(map(_common_values, common[at : at + rows]))))
+            tx.run(statement, _common_values(common[at : at + rows]))
             at += rows
     if len(common) < len(records):
         tx.run_many(sql.INSERT, [record for record in records if not _is_common(record)])
 
 
-# What sqlite3 is given as a plain tuple of plain values it binds without looking for adapters.
-_STATE = sql.COMMON.index("state")
-_head, _tail = (
-    operator.itemgetter(*map(Record._fields.index, columns))
-    for columns in (sql.COMMON[:_STATE], sql.COMMON[_STATE + 1 :])
-)
+_of_common = operator.itemgetter(*map(Record._fields.index, sql.COMMON))
+_STATE, _COLUMNS = sql.COMMON.index("state"), len(sql.COMMON)
 
 
-def _common_values(record: Record) -> tuple[Any, ...]:
-    return (*_head(record), record.state.value, *_tail(record))
+def _common_values(records: Sequence[Record]) -> list[Any]:
+    values = list(chain.from_iterable(map(_of_common, records)))
+    # A plain text is bound at once; of any other kind of str, sqlite3 first asks how to adapt it.
+    values[_STATE::_COLUMNS] = [record.state.value for record in records]
+    return values
 
 
 def _is_common(record: Record) -> bool:

@@ -99,9 +99,7 @@ class Transaction:
         """The first column of all rows."""
         return [row[0] for row in self.run(statement, parameters).fetchall()]
 
-    def changed(
-        self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False
-    ) -> list[str]:
+    def changed(self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False) -> list[str]:
         """Which of `ids` a statement changes. Mostly all, and then it need not return them: a row returned is
         a step of its own, in which another thread may take the interpreter.
         """
