@@ -3,7 +3,7 @@
 from segundo.app import Segundo
 from segundo.background import BackgroundTask, BackgroundTasks
 from segundo.context import TaskContext, current
-from segundo.errors import RetryLater, SegundoError
+from segundo.errors import RetryLater, SegundoError, TaskFailed
 from segundo.handle import Handle
 from segundo.record import Record, State
 from segundo.retry import Retry
@@ -20,6 +20,7 @@ __all__ = [
     "SegundoError",
     "State",
     "TaskContext",
+    "TaskFailed",
     "current",
     "task",
 ]

@@ -4,11 +4,11 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
@@ -20,7 +20,7 @@ from segundo.calls import Calls, name_of
 from segundo.context import Home
 from segundo.edge import Edge, check_loop, from_test_client
 from segundo.errors import ConfigurationError, LedgerUnavailable
-from segundo.handle import Handle
+from segundo.handle import Handle, Origin
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, waits_for
@@ -117,7 +117,13 @@ class Segundo:
             raise LedgerUnavailable("the ledger is opened when the app starts; it has not")
         return self._runtime.ledger
 
-    async def submit(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    @overload
+    async def submit(
+        self, func: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Handle[R]: ...
+    @overload
+    async def submit(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    async def submit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Record a call outside a request, durably on return; it runs as soon as it is due.
 
         Raises ArgumentError for what cannot be recorded, UnknownRecord if there is no record that it is to
@@ -127,9 +133,30 @@ class Segundo:
         runtime = await self._started()
         records = await runtime.record([call._replace(held=False)])
         await runtime.begin(records)
-        handle: Handle[R] = Handle(records[0].id)
-        handle.stored(records[0])
+        handle: Handle[Any] = Handle(records[0].id)
+        handle.stored(records[0], Origin(runtime.outcome, over=True))
         return handle
+
+    async def find(self, id: str) -> Record | None:
+        """The record with this id as it stands in the ledger; None if there is none, or not any more."""
+        return await (await self._started()).find(id)
+
+    @overload
+    def handle(self, id: str, func: Callable[..., Coroutine[Any, Any, R]], /) -> Handle[R]: ...
+    @overload
+    def handle(self, id: str, func: Callable[..., R], /) -> Handle[R]: ...
+    @overload
+    def handle(self, id: str, /) -> Handle[Any]: ...
+    def handle(self, id: str, func: Callable[..., Any] | None = None, /) -> Handle[Any]:
+        """A handle by a record's id, to wait for what another request or process has recorded.
+
+        `func`, the function that was called, is for type checkers: `await seg.handle(id, send).result()` is
+        what `send` returns. The record itself says what ran.
+        """
+        return Handle(id, Origin(self._outcome, over=True))
+
+    async def _outcome(self, id: str) -> Any:
+        return await (await self._started()).outcome(id)
 
     def run_only(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> None:
         """Make this process a worker, before the app starts: which queues it runs (None: all), and how many
@@ -184,8 +211,7 @@ class Segundo:
         return RequestTasks(self, runtime, live=_is_live(request))
 
     async def _find(self, request: Request, id: str) -> Record | None:
-        runtime = await self._started(request.scope)
-        return next(iter(await runtime.ledger.select(ids=[id])), None)
+        return await (await self._started(request.scope)).find(id)
 
     async def _waits_for(self, request: Request, record: Record) -> list[str]:
         runtime = await self._started(request.scope)

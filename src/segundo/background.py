@@ -1,7 +1,7 @@
 """`BackgroundTasks`: the object that endpoints add calls to. With a `Segundo`, each call becomes a record."""
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar, overload
 
@@ -52,7 +52,13 @@ class BackgroundTasks(FastAPIBackgroundTasks):
     """
 
     @overload  # type: ignore[override]  # Starlette's returns None
+    def add_task(
+        self, func: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> "Handle[R]": ...
+    @overload
     def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> "Handle[R]": ...
+    @overload
+    def add_task(self, /, *, func: Callable[..., Coroutine[Any, Any, R]], **kwargs: Any) -> "Handle[R]": ...
     @overload
     def add_task(self, /, *, func: Callable[..., R], **kwargs: Any) -> "Handle[R]": ...
     def add_task(  # pyright: ignore[reportIncompatibleMethodOverride]  # the same

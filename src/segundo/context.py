@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
 from fastapi import FastAPI
 
@@ -89,7 +89,13 @@ class TaskContext:
         if self.cancelled:
             raise asyncio.CancelledError("the attempt was told to end")
 
-    def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+    @overload
+    def add_task(
+        self, func: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Handle[R]: ...
+    @overload
+    def add_task(self, func: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Handle[R]: ...
+    def add_task(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Handle[Any]:
         """Add a child call. It is recorded in the transaction that stores this attempt's success.
 
         An attempt that ends otherwise drops its calls: they are as if never added, and the next attempt adds

@@ -9,6 +9,8 @@ SegundoError
 ├── UnknownTask               a record names a function that this app does not offer (also a LookupError)
 ├── UnknownRecord             no record has this id (also a LookupError)
 ├── NotAllowed                the record's state does not allow this change
+├── TaskFailed                a call whose result was awaited ended `failed`
+│   └── TaskCancelled         … or `cancelled`
 └── LedgerError
     ├── LedgerUnavailable     the ledger could not do it in time; nothing was changed
     ├── LedgerUnusable        the file is no ledger of ours, too new, read-only, on a network disk
@@ -16,6 +18,10 @@ SegundoError
 
 RetryLater is not an error: a task raises it to be run again later.
 """
+
+from typing import Any
+
+from segundo.failure import Failure
 
 
 class SegundoError(Exception):
@@ -58,6 +64,32 @@ class UnknownRecord(SegundoError, LookupError):
 
 class NotAllowed(SegundoError):
     """The record's state does not allow this change, or another change came first."""
+
+
+class TaskFailed(SegundoError):
+    """A call whose result was awaited ended without one.
+
+    `id` and `task` name its record, `reason` is a word for why. `error` is the exception of its last attempt
+    as it was recorded: `type`, `message`, `notes`, `traceback` (text) and `causes`; None if there was none.
+    """
+
+    how = "failed"
+
+    def __init__(self, id: str, task: str, reason: str | None, error: Failure | None = None) -> None:
+        self.id = id
+        self.task = task
+        self.reason = reason
+        self.error = error
+        super().__init__(f"{task} {id} {self.how}: {reason if error is None else error}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.id, self.task, self.reason, self.error)
+
+
+class TaskCancelled(TaskFailed):
+    """A call whose result was awaited was cancelled: by hand, or since one that it waited for failed."""
+
+    how = "was cancelled"
 
 
 class LedgerError(SegundoError):

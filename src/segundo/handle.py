@@ -1,20 +1,42 @@
-"""What `add_task` returns: how a caller finds the record of its call."""
+"""What `add_task` returns: how a caller finds the record of its call, and what came of it."""
 
-from typing import Generic, TypeVar
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar, cast
 
 from segundo.record import Record
 
 R_co = TypeVar("R_co", covariant=True)
 
 
+class Origin:
+    """Where the handles of one request, or of one call outside, come from.
+
+    `outcome`: what became of the record with an id, once it has ended. `over`: the request has ended, so that
+    its records may run.
+    """
+
+    __slots__ = ("outcome", "over")
+
+    def __init__(self, outcome: Callable[[str], Awaitable[Any]], *, over: bool) -> None:
+        self.outcome = outcome
+        self.over = over
+
+
+# The origin of the request that runs here; what is started within it, such as a stream's body, sees it too.
+within: ContextVar[Origin | None] = ContextVar("segundo.within", default=None)
+
+
 class Handle(Generic[R_co]):
     """What `add_task` returns: the record's id, or None for a call that runs in process and has no record."""
 
-    __slots__ = ("_record", "id")
+    __slots__ = ("_origin", "_record", "id")
 
-    def __init__(self, id: str | None) -> None:
+    def __init__(self, id: str | None, origin: Origin | None = None) -> None:
         self.id = id
         self._record: Record | None = None
+        self._origin = origin
 
     @property
     def recorded(self) -> bool:
@@ -28,9 +50,42 @@ class Handle(Generic[R_co]):
             raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
         return self._record
 
-    def stored(self, record: Record) -> None:
+    async def result(self, timeout: float | None = None) -> R_co:
+        """Wait until the record has ended, wherever it runs, and return what the task returned.
+
+        It is decoded as the task's return annotation says; None for a plain function, and where the task does
+        not keep its result. `timeout`: seconds, after which TimeoutError is raised; the record goes on.
+        Raises TaskFailed, or TaskCancelled, if it ended so; UnknownRecord if the ended record was deleted;
+        PayloadError if the result no longer fits the annotation; LedgerUnavailable if the app stops
+        meanwhile. RuntimeError where it could never come: inside the request whose end the record waits for,
+        and for a call in process. A duplicate's handle waits for the live record.
+        """
+        outcome = self._outcome()
+        async with asyncio.timeout(timeout):
+            return cast("R_co", await outcome(str(self.id)))
+
+    def _outcome(self) -> Callable[[str], Awaitable[Any]]:
+        if self.id is None:
+            raise RuntimeError(
+                "result(): this call runs in process and keeps no result; declare the function with @task"
+            )
+        origin = self._origin
+        if origin is None:
+            raise RuntimeError(
+                "result(): this call is not recorded yet. A request's calls are recorded when its endpoint "
+                "has returned, a task's when it has succeeded: who waits in there waits for itself"
+            )
+        if not origin.over and within.get() is origin:
+            raise RuntimeError(
+                "result(): this call runs when its request is over, so who waits inside the request waits "
+                "for itself. Answer first, with accepted(…) or the handle's id, and look afterwards"
+            )
+        return origin.outcome
+
+    def stored(self, record: Record, origin: Origin) -> None:
         """The ledger has the call. A duplicate's handle becomes that of the live record it is the same as."""
         self._record = record
+        self._origin = origin
         self.id = record.same_as or record.id
 
     def __repr__(self) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from segundo.background import BackgroundTasks, Recorded, call_as_fastapi_does
 from segundo.errors import LedgerError, UnknownRecord
-from segundo.handle import Handle
+from segundo.handle import Handle, Origin, within
 from segundo.record import Call, Link, Record
 from segundo.task import Task
 
@@ -47,8 +47,10 @@ class Desk(Protocol):
 
 
 class Keeper(Protocol):
-    """Where the calls go."""
+    """Where the calls go, and what became of them."""
 
+    @property
+    def outcome(self) -> Callable[[str], Awaitable[Any]]: ...
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]: ...
     async def release(self, records: Sequence[Record]) -> None: ...
     async def forget(self, records: Sequence[Record]) -> None: ...
@@ -68,6 +70,8 @@ class RequestTasks(BackgroundTasks):
         self._desk = desk
         self._keeper = keeper
         self._phase = Phase.RELEASED if live else Phase.OPEN
+        self._origin = Origin(keeper.outcome, over=live)
+        within.set(self._origin)
         self._loop = asyncio.get_running_loop()
         self._pending: list[Recorded] = []
         self._held: Sequence[Record] = ()
@@ -186,6 +190,7 @@ class RequestTasks(BackgroundTasks):
                 )
         finally:
             self._phase = Phase.RELEASED
+            self._origin.over = True
             if self._held:
                 await self._release()
 
@@ -206,6 +211,7 @@ class RequestTasks(BackgroundTasks):
     async def _take_up(self) -> None:
         """The endpoint failed, and an exception handler gave these to its own answer, which has been sent."""
         self._phase = Phase.RELEASED
+        self._origin.over = True
         self._pending += [task for task in self.tasks if isinstance(task, Recorded)]
         await self._flush_late()
 
@@ -261,7 +267,7 @@ class RequestTasks(BackgroundTasks):
         del self._pending[:count]
         records = await self._keeper.record([recorded.call for recorded in pending])
         for recorded, record in zip(pending, records, strict=True):
-            recorded.handle.stored(record)
+            recorded.handle.stored(record, self._origin)
         self._held = [*self._held, *records] if self._held else records
 
     async def _catch_up(self) -> None:

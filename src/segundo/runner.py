@@ -7,17 +7,15 @@ import asyncio
 import json
 import logging
 import random
-import traceback
 from collections.abc import Mapping
 from contextvars import Context, ContextVar
 from enum import StrEnum
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from segundo.codec import FORMAT, Value
 from segundo.context import Children, Home, TaskContext, enter
 from segundo.errors import PayloadError, ResultError, UnknownTask
+from segundo.failure import describe
 from segundo.ledger import Settlement
 from segundo.names import Names
 from segundo.record import Record, State
@@ -28,9 +26,6 @@ logger = logging.getLogger("segundo")
 
 SHORTEST_PUT_OFF, LONGEST_PUT_OFF = 1.0, 60.0  # seconds, while nobody here knows the task
 UNKNOWN_FOR_GOOD = 7 * 86400.0  # seconds after which an unknown task has failed
-HERE = str(Path(__file__).parent)
-LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
-MOST_NOTES, MOST_CAUSES = 20, 20
 ANYTHING = Value(Any)
 
 
@@ -249,55 +244,3 @@ def _reason(error: BaseException) -> str:
 def log_failure(record: Record, settlement: Settlement) -> None:
     error = json.loads(settlement.error or "{}")
     logger.error("%s %s failed: %s", record.task, record.id, error.get("traceback", settlement.reason))
-
-
-def describe(error: BaseException) -> str:
-    """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
-    text = _printable("".join(traceback.format_exception(type(error), error, _users_frames(error))))
-    return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
-
-
-def _users_frames(error: BaseException) -> TracebackType | None:
-    """The traceback from the task's own first line on: what called it tells nobody anything."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(HERE):
-        trace = trace.tb_next
-    return trace
-
-
-def _short(error: BaseException) -> dict[str, Any]:
-    kind, notes = type(error), list(getattr(error, "__notes__", ()))
-    return {
-        "type": kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}",
-        "message": _message(error),
-        "notes": [_printable(str(note))[:LONGEST_MESSAGE] for note in notes[:MOST_NOTES]],
-    }
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return _printable(str(error))[:LONGEST_MESSAGE]
-    except Exception as broken:
-        return f"<its message cannot be had: {type(broken).__name__}>"
-
-
-def _printable(text: str) -> str:
-    """Half of a surrogate pair is a str, but no text for a log, or for others who read JSON."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _causes(error: BaseException) -> list[dict[str, Any]]:
-    causes: list[dict[str, Any]] = []
-    seen = {id(error)}
-    cause = _cause(error)
-    while cause is not None and id(cause) not in seen and len(causes) < MOST_CAUSES:
-        seen.add(id(cause))
-        causes.append(_short(cause))
-        cause = _cause(cause)
-    return causes
-
-
-def _cause(error: BaseException) -> BaseException | None:
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

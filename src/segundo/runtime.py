@@ -15,6 +15,7 @@ from segundo.errors import LedgerError
 from segundo.executors.embedded import Embedded
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
+from segundo.outcomes import Outcomes
 from segundo.record import Call, Record, State
 from segundo.runner import Runner, log_failure
 from segundo.settings import Settings
@@ -42,6 +43,7 @@ class Runtime:
         self._threads = Threads(max(settings.concurrency, 1))
         self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
         self._runner = Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
+        self.outcome = Outcomes(self.ledger, names).of
         self._embedded = Embedded(
             self.ledger,
             self.owner,
@@ -115,6 +117,9 @@ class Runtime:
         """Close after the loop that it ran on has gone: what runs there cannot be stopped any more."""
         self._housekeeping = []
         await self.close()
+
+    async def find(self, id: str) -> Record | None:
+        return next(iter(await self.ledger.select(ids=[id])), None)
 
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]:
         return self.ledger.record(calls, owner=self.owner)

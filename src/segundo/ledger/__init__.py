@@ -4,7 +4,7 @@ Every change is one guarded statement in a transaction; zero rows changed means 
 Durations are seconds, and count on the ledger's own clock.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -146,6 +146,14 @@ class Ledger(Protocol):
 
     async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Of each of these records that waits for others: the ids of those that have not ended."""
+        ...
+
+    def watch(self, ids: Sequence[str]) -> AsyncGenerator[Record]:
+        """Each of these records as it is now, and again when it has changed, by whichever process.
+
+        Ends when all have ended or are gone; an unknown id gives nothing. Who is slow misses what came
+        between, and gets the newest. Raises LedgerUnavailable if the ledger is closed meanwhile.
+        """
         ...
 
     async def next_due(self, queues: Sequence[str] | None = None) -> float | None:

@@ -1,14 +1,23 @@
 """What a type checker accepts."""
 
-from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Any, assert_type
+from typing import assert_type
 
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
 from fastapi import FastAPI
 from starlette.responses import Response
 
-from segundo import BackgroundTask, BackgroundTasks, Handle, Record, Retry, Segundo, current, task
+from segundo import (
+    BackgroundTask,
+    BackgroundTasks,
+    Handle,
+    Record,
+    Retry,
+    Segundo,
+    TaskFailed,
+    current,
+    task,
+)
 
 
 def plain(to: str, *, copies: int = 1) -> None: ...
@@ -37,8 +46,7 @@ async def send(to: str, amount: int = 0) -> str:
 def functions(tasks: BackgroundTasks) -> None:
     assert_type(tasks.add_task(plain, "ada"), Handle[None])
     assert_type(tasks.add_task(plain, to="ada", copies=2), Handle[None])
-    fetched: Handle[Coroutine[Any, Any, bytes]] = tasks.add_task(fetch, "http://127.0.0.1")
-    print(fetched.id)
+    assert_type(tasks.add_task(fetch, "http://127.0.0.1"), Handle[bytes])
     tasks.add_task(lambda: None)
     numbers: list[int] = []
     tasks.add_task(numbers.append, 1)
@@ -46,12 +54,12 @@ def functions(tasks: BackgroundTasks) -> None:
 
 def declared(tasks: BackgroundTasks) -> None:
     assert_type(tasks.add_task(count, "one two"), Handle[int])
-    sent: Handle[Coroutine[Any, Any, str]] = tasks.add_task(send, "ada", amount=2)
-    print(sent.id)
+    assert_type(tasks.add_task(send, "ada", amount=2), Handle[str])
 
 
 def by_keyword(tasks: BackgroundTasks) -> None:
     assert_type(tasks.add_task(func=count, text="one two"), Handle[int])
+    assert_type(tasks.add_task(func=send, to="ada"), Handle[str])
     tasks.add_task(named, func="a task's own argument", self=1)
 
 
@@ -67,7 +75,7 @@ def inside_a_task() -> None:
 def with_options(tasks: BackgroundTasks) -> None:
     first = tasks.add_task(count.options(delay=timedelta(hours=1), key="one", priority=9), "one two")
     assert_type(first, Handle[int])
-    tasks.add_task(send.options(after=first, queue="slow"), "ada", 2)
+    assert_type(tasks.add_task(send.options(after=first, queue="slow"), "ada", 2), Handle[str])
     tasks.add_task(send.options(run_at=datetime.now(UTC)), to="ada")
 
 
@@ -90,7 +98,22 @@ async def submitted(segundo: Segundo) -> None:
     assert_type(handle.id, str | None)
     assert_type(handle.recorded, bool)
     assert_type(handle.record, Record)
-    await segundo.submit(send.options(key="ada"), "ada", amount=3)
+    assert_type(await segundo.submit(send.options(key="ada"), "ada", amount=3), Handle[str])
+
+
+async def awaited(segundo: Segundo, tasks: BackgroundTasks) -> None:
+    assert_type(await (await segundo.submit(count, "one two")).result(), int)
+    assert_type(await (await segundo.submit(send, "ada")).result(timeout=5), str)
+    assert_type(await tasks.add_task(send.options(delay=1), "ada").result(), str)
+    handle: Handle[str] = segundo.handle("0", send)
+    assert_type(await handle.result(), str)
+    assert_type(await segundo.handle("0", count).result(), int)
+    assert_type(await segundo.find("0"), Record | None)
+    try:
+        await segundo.handle("0").result()
+    except TaskFailed as failed:
+        assert_type((failed.id, failed.task, failed.reason), tuple[str, str, str | None])
+        assert_type(failed.error.traceback if failed.error else None, str | None)
 
 
 def answered(tasks: BackgroundTasks) -> Response:

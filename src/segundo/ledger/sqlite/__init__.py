@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.refused import Forget, Refused
 from segundo.ledger.sqlite.turns import Turns, lock_file
+from segundo.ledger.sqlite.watching import Watch
 from segundo.ledger.sqlite.writer import Writer
 from segundo.record import Call, Record, State
 
@@ -74,6 +75,7 @@ class SQLiteLedger:
         self._left: set[str] = set()
         self._listeners: list[Callable[[], None]] = []
         self._answers: Answers | None = None
+        self._watch: Watch | None = None
         self._unsure: set[tuple[str, int]] = set()  # claims whose settlement failed, and may be stored
 
     # Life
@@ -137,8 +139,11 @@ class SQLiteLedger:
         if self._pid == os.getpid():
             self._pid = None
             answers, self._answers = self._answers, None
+            watch, self._watch = self._watch, None
             if answers is not None:
                 answers.close()
+            if watch is not None:
+                watch.close()
             await asyncio.to_thread(self._close, dead)
             if answers is not None:
                 answers.wake()
@@ -263,6 +268,16 @@ class SQLiteLedger:
     async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
         return await self._read(lambda: self._reader.waits_for(ids))
 
+    def watch(self, ids: Sequence[str]) -> AsyncGenerator[Record]:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._watch is None or self._watch.loop is not loop:
+            self._watch = Watch(loop, glance=self._glance, read=lambda ids: self.select(ids=ids))
+        return self._watch.changes(ids)
+
+    async def _glance(self, ids: Sequence[str]) -> Sequence[tuple[object, ...]]:
+        return await self._read(lambda: self._reader.glance(ids))
+
     async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
         run_at = await self._read(lambda: self._reader.next_due(queues))
         return None if run_at is None else max(0.0, run_at - self._clock())
@@ -285,6 +300,8 @@ class SQLiteLedger:
     def _answered(self) -> None:
         if self._answers is not None:
             self._answers.wake()
+        if self._watch is not None:
+            self._watch.wake()
 
     async def _change(self, change: changes.Change[T]) -> T:
         return await self._post(change)
@@ -306,6 +323,8 @@ class SQLiteLedger:
         return _identity(self._files) == self._identity
 
     def _changed(self) -> None:
+        if self._watch is not None:
+            self._watch.wake()
         for listener in tuple(self._listeners):
             listener()
 

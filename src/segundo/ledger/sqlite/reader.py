@@ -53,6 +53,9 @@ class Reader:
             waiting.setdefault(after, []).append(before)
         return waiting
 
+    def glance(self, ids: Sequence[str]) -> Sequence[tuple[object, ...]]:
+        return self._rows(sql.GLANCE, (json.dumps(list(ids)),))
+
     def next_due(self, queues: Sequence[str] | None) -> float | None:
         names = self._queues() if queues is None else queues
         dues = [self._rows(sql.NEXT_DUE, {"queue": queue})[0][0] for queue in names]

@@ -245,3 +245,8 @@ SELECT after, before FROM links WHERE after IN (SELECT value FROM json_each(?))
     AND EXISTS (SELECT 1 FROM records WHERE id = links.after AND state = 'waiting')
 ORDER BY after, before
 """
+# watch: primary key. A few columns, for it is asked at each commit; who changed is then read whole.
+GLANCE = """
+SELECT id, state, claim, owner, cancel_requested, run_at, progress FROM records
+WHERE id IN (SELECT value FROM json_each(?))
+"""

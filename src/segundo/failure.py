@@ -1,0 +1,102 @@
+"""An exception as a record keeps it: what it was, said in data that any reader understands."""
+
+import json
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+HERE = str(Path(__file__).parent)
+LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
+MOST_NOTES, MOST_CAUSES = 20, 20
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """An exception that led to another. `type` is its class as imported, `builtins` left out."""
+
+    type: str
+    message: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}" if self.message else self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Cause):
+    """The exception that ended an attempt: its own type and message, where it happened, and its causes.
+
+    `traceback` is text, from the task's first line on; `causes` begin with the nearest.
+    """
+
+    traceback: str = ""
+    causes: tuple[Cause, ...] = ()
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """What `describe` wrote."""
+        error: dict[str, Any] = json.loads(text)
+        causes = tuple(Cause(**_read(cause)) for cause in error.get("causes", ()))
+        return cls(**_read(error), traceback=error.get("traceback", ""), causes=causes)
+
+
+def _read(error: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": error["type"],
+        "message": error.get("message", ""),
+        "notes": tuple(error.get("notes", ())),
+    }
+
+
+def describe(error: BaseException) -> str:
+    """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
+    text = _printable("".join(traceback.format_exception(type(error), error, _users_frames(error))))
+    return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
+
+
+def _users_frames(error: BaseException) -> TracebackType | None:
+    """The traceback from the task's own first line on: what called it tells nobody anything."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(HERE):
+        trace = trace.tb_next
+    return trace
+
+
+def _short(error: BaseException) -> dict[str, Any]:
+    kind, notes = type(error), list(getattr(error, "__notes__", ()))
+    return {
+        "type": kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}",
+        "message": _message(error),
+        "notes": [_printable(str(note))[:LONGEST_MESSAGE] for note in notes[:MOST_NOTES]],
+    }
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _printable(str(error))[:LONGEST_MESSAGE]
+    except Exception as broken:
+        return f"<its message cannot be had: {type(broken).__name__}>"
+
+
+def _printable(text: str) -> str:
+    """Half of a surrogate pair is a str, but no text for a log, or for others who read JSON."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _causes(error: BaseException) -> list[dict[str, Any]]:
+    causes: list[dict[str, Any]] = []
+    seen = {id(error)}
+    cause = _cause(error)
+    while cause is not None and id(cause) not in seen and len(causes) < MOST_CAUSES:
+        seen.add(id(cause))
+        causes.append(_short(cause))
+        cause = _cause(cause)
+    return causes
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
