@@ -134,6 +134,25 @@ async def test_compression_and_cors_above_and_below_change_nothing(segundo_first
     assert sorted(events()) == ["in process", "recorded", "recorded"]
 
 
+@pytest.mark.parametrize("segundo_first", [True, False], ids=["Segundo first", "middleware first"])
+async def test_a_session_cookie_that_the_endpoint_sets_goes_out_and_its_calls_run(
+    segundo_first: bool,
+) -> None:
+    sessions = pytest.importorskip("starlette.middleware.sessions")
+    app = app_within((sessions.SessionMiddleware, {"secret_key": "s"}), segundo_first=segundo_first)
+
+    @app.post("/login")
+    async def login(request: Request, tasks: BackgroundTasks) -> None:
+        request.session["name"] = "ada"
+        tasks.add_task(note, "recorded")
+        tasks.add_task(lambda: note(f"in process sees {request.session['name']}"))
+
+    async with served_client(app) as client:
+        assert "session=" in (await client.post("/login")).headers["set-cookie"]
+        await ended(1)
+    assert events() == ["in process sees ada", "recorded"]
+
+
 # Middleware that changes how the request goes on
 
 
