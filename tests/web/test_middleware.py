@@ -193,4 +193,4 @@ async def test_what_was_recorded_runs_though_a_middleware_cancels_the_request_af
     async with served_client(app_within((CutsOffAfterTheAnswer, {}))) as client:
         assert (await client.get("/")).status_code == 200
         await ended(1)
-    assert events()[-1] == "recorded"
+    assert "recorded" in events()  # and what was in process may have been cut off
