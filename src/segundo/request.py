@@ -262,9 +262,15 @@ class RequestTasks(BackgroundTasks):
             await self._release()
 
     async def _record(self) -> None:
+        await self._keep(self._taken())
+
+    def _taken(self) -> list[Recorded]:
         count = len(self._pending)  # a thread may be adding to it: what comes now is left to the next flush
         pending = self._pending[:count]
         del self._pending[:count]
+        return pending
+
+    async def _keep(self, pending: Sequence[Recorded]) -> None:
         records = await self._keeper.record([recorded.call for recorded in pending])
         for recorded, record in zip(pending, records, strict=True):
             recorded.handle.stored(record, self._origin)
@@ -284,13 +290,26 @@ class RequestTasks(BackgroundTasks):
             self._running = self._keeper.later(self())
 
     async def _flush_late(self) -> None:
+        while pending := self._taken():
+            try:
+                await self._keep(pending)
+            except UnknownRecord:  # of one of them, and these need not be recorded all or none
+                for recorded in pending:
+                    await self._keep_late(recorded)
+            except LedgerError as error:
+                _log_lost(error)
+            if self._phase is Phase.RELEASED and self._held:
+                await self._release()
+
+    async def _keep_late(self, recorded: Recorded) -> None:
         try:
-            while self._pending:
-                await self._record_late()
+            await self._keep([recorded])
         except (LedgerError, UnknownRecord) as error:
-            logger.error(
-                "calls added after the response began could not be recorded, and are lost: %s", error
-            )
+            _log_lost(error)
+
+
+def _log_lost(error: Exception) -> None:
+    logger.error("calls added after the response began could not be recorded, and are lost: %s", error)
 
 
 def _over(task: asyncio.Task[None] | None) -> bool:

@@ -5,13 +5,13 @@ import json
 import logging
 import threading
 from contextvars import ContextVar
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI
 
 from segundo import Segundo, TaskContext, current, task
-from tests.web.apps import ended, lifespan, outcome, records, running
+from tests.web.apps import calling, ended, lifespan, outcome, records, running
 
 # What a task can ask
 
@@ -63,6 +63,25 @@ async def test_what_a_task_logs_has_its_record_in_front(
     logged = [each.getMessage() for each in caplog.records if each.name == "segundo.task"]
     front = f"tests.web.test_context:logs {record['id']} (attempt 1): "
     assert logged == [front + "half of it 1", front + "100 %", front + "%s"]
+
+
+inner = FastAPI()
+
+
+@inner.get("/")
+async def asks(context: Annotated[TaskContext, Depends(current)]) -> list[str | int | bool]:
+    return answer_of(context)
+
+
+@task
+async def asks_an_app_below() -> Any:
+    async with calling(inner) as client:
+        return (await client.get("/")).json()
+
+
+async def test_current_is_a_dependency_too(segundo: Segundo) -> None:
+    record = await outcome(segundo, asks_an_app_below)
+    assert record["result"] == [record["id"], 1, False]
 
 
 # Context variables

@@ -11,7 +11,7 @@ from starlette.types import Message
 
 from segundo import BackgroundTasks, Segundo
 from tests.support import wait_until_async
-from tests.web.apps import LEDGER, ended, running, served_client, states
+from tests.web.apps import LEDGER, ended, messages, running, served_client, states
 from tests.web.tasks import declared, events, note
 
 
@@ -269,6 +269,28 @@ async def test_a_websockets_calls_are_kept_however_the_socket_ends(endpoint: Cal
         socket.over.exception()
         await ended(1)
     assert events() == ["added"]
+
+
+async def test_a_late_call_behind_no_record_is_lost_alone_and_that_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def endpoint(socket: WebSocket, tasks: BackgroundTasks) -> None:
+        await socket.accept()
+        tasks.add_task(declared, "before")
+        tasks.add_task(declared.options(after="no-such-record"), "never")
+        tasks.add_task(declared, "behind")
+        await socket.receive()
+
+    app = websocket_app(endpoint)
+    async with running(app):
+        socket = Socket(app)
+        await socket.accepted()
+        await ended(2)
+        socket.disconnect()
+        await socket.over
+    assert sorted(events()) == ["before", "behind"]
+    (line,) = messages(caplog, "ERROR")
+    assert "no-such-record" in line
 
 
 async def test_a_slow_call_in_process_on_a_websocket_delays_no_recording() -> None:
