@@ -67,6 +67,13 @@ def test_a_reader_of_the_page_on_what_is_inside_a_task_gets_what_it_says(tmp_pat
     assert published
 
 
+@pytest.mark.timeout(120)
+def test_a_reader_of_the_page_on_dependencies_gets_what_it_says(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        reader.play(DOCS / "dependencies.md")
+    assert [row["name"] for row in ledger_rows(tmp_path / "shop.db", "SELECT * FROM orders")] == ["nuts"]
+
+
 def test_the_page_on_what_is_inside_a_task_has_every_member_of_its_context() -> None:
     said = {word for row in rows(CONTEXT, "| | |") for word in re.findall(r"\w+", row[0])}
     members = {name for name in dir(TaskContext) if not name.startswith("_")} - {"claim"}

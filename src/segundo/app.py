@@ -17,7 +17,9 @@ from starlette.types import Lifespan, Scope
 
 from segundo import seam
 from segundo.calls import Calls, name_of
+from segundo.child_tasks import ChildTasks
 from segundo.context import Home
+from segundo.dependencies import ATTEMPT, Dependencies
 from segundo.edge import Edge, check_loop, from_test_client
 from segundo.errors import ConfigurationError, LedgerUnavailable
 from segundo.handle import Handle, Origin
@@ -93,7 +95,13 @@ class Segundo:
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # cheaper than inspect, as logging has it
         maker = caller.f_globals.get("__name__", "__main__")
-        self._names = Names([maker] if modules is None else modules, only=modules is not None)
+        self._state: Mapping[str, Any] = {}  # what the lifespan yields
+        self._dependencies = Dependencies(app, lambda: self._state)
+        self._names = Names(
+            [maker] if modules is None else modules,
+            only=modules is not None,
+            check=self._dependencies.check,
+        )
         self._carry = dict(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
         self._runtime: Runtime | None = None
@@ -200,8 +208,10 @@ class Segundo:
 
     # Life
 
-    def begin(self, request: Any) -> RequestTasks | None:
+    def begin(self, request: Any) -> RequestTasks | ChildTasks | None:
         """The request side of a request or WebSocket; None while no runtime serves it."""
+        if ATTEMPT in request.scope:
+            return ChildTasks()
         runtime = self._serving(request.scope)
         return None if runtime is None else RequestTasks(self, runtime, live=_is_live(request))
 
@@ -221,6 +231,7 @@ class Segundo:
     def _watch(self, scope: Scope) -> None:
         """The app starts up by the lifespan protocol: claiming waits for its end."""
         self._watched = True
+        self._state = scope.get("state", {})
         self._testing = self._testing or from_test_client(scope)
 
     async def _started(self, scope: Scope | None = None) -> Runtime:
@@ -261,7 +272,7 @@ class Segundo:
     async def _open(self) -> None:
         check_loop()
         make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
-        home = Home(self.app, self._calls.must)
+        home = Home(self.app, self._calls.must, self._dependencies.call)
         runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()
         self._runtime = runtime

@@ -19,6 +19,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema, to_json
 
 from segundo.errors import ArgumentError, DeclarationError, PayloadError, ResultError
+from segundo.injection import injected
 from segundo.roundtrip import Step, Unset, difference, place, steps, unset_again
 from segundo.signature import Call, Signature, result_annotation
 
@@ -109,7 +110,7 @@ class NoForm:
     undefined: bool = False  # it names something that does not exist (yet)
 
 
-INJECTED = NoForm("is injected when the task runs")
+IS_INJECTED = NoForm("is injected when the task runs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Plan:
     """What `Arguments` works out once, when it is first used."""
 
     signature: Signature
+    injected: frozenset[str]  # parameters that FastAPI fills in when the task runs
     refused: Mapping[str, NoForm]
     trip: Trip
     certain: Mapping[str, Any] | None  # the annotations, if values of just these types always come back
@@ -130,17 +132,19 @@ class Plan:
 class Arguments:
     """The codec of one function's arguments; cheap to make, worked out when first used, kept with the task.
 
-    `skip`: parameters that are injected when the task runs: never recorded, and refused when passed.
+    Parameters that are injected when the task runs are never recorded, and refused when passed.
     `limit`: bytes of text.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], *, skip: frozenset[str] = frozenset(), limit: int = LIMIT
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, limit: int = LIMIT) -> None:
         self._function = function
-        self._skip = skip
         self._limit = limit
         self._plan: Plan | None = None
+
+    @property
+    def injected(self) -> frozenset[str]:
+        """The parameters that are injected. DeclarationError if one cannot be."""
+        return (self._plan or self._first_plan()).injected
 
     def check_declaration(self) -> None:
         """Raise DeclarationError, naming a parameter, if no call could be recorded, or one would record code.
@@ -192,11 +196,13 @@ class Arguments:
         return plan
 
     def _work_out(self) -> Plan:
-        signature = Signature(self._function, self._skip)
+        whole = Signature(self._function)
+        skip = injected(whole)
+        signature = Signature(self._function, skip) if skip else whole
         annotations: dict[str, Any] = {}
         refused: dict[str, NoForm] = {}
         for key in signature.parameters:
-            annotation = INJECTED if key in self._skip else looked_up(signature, key)
+            annotation = IS_INJECTED if key in skip else looked_up(signature, key)
             objection = annotation if isinstance(annotation, NoForm) else no_form(key, annotation)
             if objection is None:
                 annotations[key] = annotation
@@ -204,6 +210,7 @@ class Arguments:
                 refused[key] = objection
         return Plan(
             signature,
+            skip,
             refused,
             Trip(lambda handler: payload_schema(annotations, handler), self._limit),
             annotations if all(annotation in CERTAIN for annotation in annotations.values()) else None,

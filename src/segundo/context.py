@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
@@ -18,14 +18,16 @@ logger = logging.getLogger("segundo.task")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+Inject = Callable[[Task, Callable[[dict[str, Any]], Awaitable[Any]]], Awaitable[Any]]
 Make = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], tuple[Task, Call]]
 
 
 class Home(NamedTuple):
-    """Where attempts run: the user's app, and how its calls are made."""
+    """Where attempts run: the user's app, how its calls are made, and what fills in injected parameters."""
 
     app: FastAPI
     make: Make
+    inject: Inject
 
 
 class Children:

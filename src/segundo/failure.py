@@ -1,5 +1,6 @@
 """An exception as a record keeps it: what it was, said in data that any reader understands."""
 
+import contextlib
 import json
 import traceback
 from dataclasses import dataclass
@@ -7,7 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-HERE = str(Path(__file__).parent)
+import anyio
+import fastapi
+import starlette
+
+# Who calls tasks and their dependencies.
+CALLERS = (
+    *(str(Path(file).parent) for file in (__file__, fastapi.__file__, starlette.__file__, anyio.__file__)),
+    contextlib.__file__,
+)
 LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
 MOST_NOTES, MOST_CAUSES = 20, 20
 
@@ -57,11 +66,11 @@ def describe(error: BaseException) -> str:
 
 
 def _users_frames(error: BaseException) -> TracebackType | None:
-    """The traceback from the task's own first line on: what called it tells nobody anything."""
+    """The traceback from the first line on that is the app's own: what called it tells nobody anything."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(HERE):
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(CALLERS):
         trace = trace.tb_next
-    return trace
+    return trace or error.__traceback__
 
 
 def _short(error: BaseException) -> dict[str, Any]:

@@ -27,9 +27,13 @@ NO_FUNCTION = "it is not a function of a module"
 
 
 class Names:
-    """The functions that one app offers. `modules`: the top-level names of its own packages and modules."""
+    """The functions that one app offers. `modules`: the top-level names of its own packages and modules.
 
-    def __init__(self, modules: Iterable[str], *, only: bool = False) -> None:
+    `check`: called with each task when it is first offered, may raise what speaks against it.
+    """
+
+    def __init__(self, modules: Iterable[str], *, check: Callable[[Task], None], only: bool = False) -> None:
+        self._check = check
         self._roots = frozenset(import_name(module).partition(".")[0] for module in modules)
         self._only = only
         self._own: dict[str, bool] = {}
@@ -46,6 +50,7 @@ class Names:
             return known
         task = declared(function) or self._examine(function)
         if isinstance(task, Task):
+            self._check(task)
             self._by_function[function] = task
         return task
 

@@ -8,8 +8,9 @@ import json
 import logging
 import random
 from collections.abc import Mapping
-from contextvars import Context, ContextVar
+from contextvars import ContextVar, copy_context
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from segundo.codec import FORMAT, Value
@@ -125,12 +126,16 @@ class Runner:
         )
 
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if not task.is_async:
-            return await self._call_in_thread(task, attempt, args, kwargs)
-        attempt.task = attempt.running or asyncio.current_task()  # to ask asyncio takes longer
+        running = attempt.running or asyncio.current_task()  # to ask asyncio takes longer
+        if task.arguments.injected:
+            work, attempt.task = self._inject(task, attempt, args, kwargs), running
+        elif task.is_async:
+            work, attempt.task = task.function(*args, **kwargs), running
+        else:
+            work = self._call_in_thread(task, attempt, args, kwargs)
         timer = _timer(task, attempt)
         try:
-            return await task.function(*args, **kwargs)
+            return await work
         finally:
             attempt.task = None
             if timer is not None:
@@ -140,21 +145,26 @@ class Runner:
         self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A `def` cannot be stopped: past its timeout it is still waited for, and only then has timed out."""
-
-        def call() -> Any:
-            self._restore(attempt.record)
-            enter(attempt.context)
-            return task.function(*args, **kwargs)
-
-        timer = _timer(task, attempt)
-        try:
-            result = await self._threads.run(lambda: Context().run(call))
-        finally:
-            if timer is not None:
-                timer.cancel()
+        result = await self._threads.run(partial(copy_context().run, task.function, *args, **kwargs))
         if attempt.stopped is Stop.TIMED_OUT:
             raise _timed_out(task)
         return result
+
+    async def _inject(
+        self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The task with its dependencies, which may be stopped like an `async def`; its thread may not."""
+
+        async def call(injected: dict[str, Any]) -> Any:
+            if task.is_async:
+                return await task.function(*args, **kwargs, **injected)
+            running, attempt.task = attempt.task, None
+            try:
+                return await self._call_in_thread(task, attempt, args, {**kwargs, **injected})
+            finally:
+                attempt.task = running
+
+        return await self._home.inject(task, call)
 
     def _restore(self, record: Record) -> None:
         if record.carried is not None:

@@ -6,8 +6,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
 
 from segundo import Segundo, task
 
@@ -20,9 +21,9 @@ def say(*words: object) -> None:
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
     say("starts")
-    yield
+    yield {"pool": "pool"}
     say("stops")
 
 
@@ -91,6 +92,16 @@ async def meet(number: int) -> None:
     while len(processes_that_meet()) < 2:
         await a_moment()
     say("met", number)
+
+
+def pool_of(request: Request) -> str:
+    pool: str = request.state.pool
+    return pool
+
+
+@task
+async def uses(pool: Annotated[str, Depends(pool_of)]) -> None:
+    say("uses", pool)
 
 
 def plain(file: str) -> None:

@@ -79,6 +79,13 @@ def test_a_worker_runs_what_is_recorded_within_the_apps_own_lifespan() -> None:
     assert ledger_rows(LEDGER, "SELECT * FROM workers WHERE id <> 'me'") == []
 
 
+def test_a_task_in_a_worker_reaches_what_the_lifespan_yielded() -> None:
+    recorded("uses", {})
+    with Worker("main:app"):
+        wait_until(done)
+    assert said("uses", "pool")
+
+
 def test_a_worker_takes_over_from_a_server_that_was_killed() -> None:
     with Server("main:app", cwd=Path.cwd()) as server:
         for path in ("until/go", "plain/now"):

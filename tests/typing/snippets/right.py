@@ -1,13 +1,14 @@
 """What a type checker accepts."""
 
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import Annotated, assert_type
 
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.responses import Response
 
 from segundo import (
+    INJECTED,
     BackgroundTask,
     BackgroundTasks,
     Handle,
@@ -41,6 +42,19 @@ def count(text: str) -> int:
 async def send(to: str, amount: int = 0) -> str:
     current().log("attempt %s of %s", current().attempt, to)
     return to * amount
+
+
+def get_rate() -> float:
+    return 0.5
+
+
+@task
+async def convert(amount: int, rate: Annotated[float, Depends(get_rate)] = INJECTED) -> float:
+    return amount * rate
+
+
+def injected(tasks: BackgroundTasks) -> None:
+    assert_type(tasks.add_task(convert, 1), Handle[float])
 
 
 def functions(tasks: BackgroundTasks) -> None:
