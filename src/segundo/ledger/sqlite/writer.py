@@ -116,8 +116,10 @@ class Writer(threading.Thread):
             logger.exception("the ledger's writer failed, and goes on")
             _refuse(self._batch, error)
         if self._posted.empty() or (self._in_turn and self._turns.wanted()):
-            self._answered()
+            # In this order: who is frozen when it has got its answer shall not hold up the others
+            # (test_a_frozen_process_does_not_stop_the_others_from_working).
             self._give_turn()
+            self._answered()
 
     def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
@@ -220,8 +222,8 @@ class Writer(threading.Thread):
             tx.over(committed=True)
             self._check_place()
         except BaseException:
-            self._answered()  # for those of the batch before
             self._give_turn()
+            self._answered()  # for those of the batch before
             raise
         self.commits += 1
         if tx.freed:
