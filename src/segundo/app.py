@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Lifespan, Scope
 
 from segundo import seam
-from segundo.calls import Calls, name_of
+from segundo.calls import Calls
 from segundo.child_tasks import ChildTasks
 from segundo.context import Home
 from segundo.dependencies import ATTEMPT, Dependencies
@@ -27,7 +27,7 @@ from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, waits_for
 from segundo.request import RequestTasks
-from segundo.runtime import InlineRuntime, Runtime
+from segundo.runtime import InlineRuntime, Runtime, of_tests
 from segundo.settings import settings
 from segundo.status import Status
 from segundo.task import Task
@@ -203,9 +203,6 @@ class Segundo:
             raise ConfigurationError('accepted(…) needs the status routes: Segundo(app, status="/tasks")')
         return self._status.accepted(handle)
 
-    def in_process_failed(self, function: object, error: Exception) -> None:
-        logger.error("%s, which ran in process, failed", name_of(function), exc_info=error)
-
     # Life
 
     def begin(self, request: Any) -> RequestTasks | ChildTasks | None:
@@ -261,27 +258,27 @@ class Segundo:
             runtime, self._runtime = self._runtime, None
             await runtime.abandon()
         if self._runtime is None:
-            await self._open()
+            self._runtime = await self._open()
         if serve and not self._watched:
-            if not self._testing:
-                logger.warning(
-                    "the app's lifespan did not run; Segundo starts now, and cannot stop in good order"
-                )
+            self._runtime.start_without_lifespan()
             await self._claim()
 
-    async def _open(self) -> None:
+    async def _open(self) -> Runtime:
         check_loop()
-        make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
+        make = of_tests()
+        if make is None:
+            make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
         home = Home(self.app, self._calls.must, self._dependencies.call)
         runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()
-        self._runtime = runtime
         self.settings.log()
-        _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if self._testing else ''}")
+        _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if runtime.inline else ''}")
+        return runtime
 
     async def _up(self) -> None:
         """After the whole start-up: open what a lifespan has not that was put in the place of ours; claim."""
-        await self._started()
+        runtime = await self._started()
+        runtime.in_lifespan = True
         await self._claim()
 
     async def _claim(self) -> None:
@@ -299,10 +296,12 @@ class Segundo:
             await self._drain()
             runtime, self._runtime = self._runtime, None
             await runtime.close()
+        self._watched = False  # the next start may be another's, as in tests
 
     @asynccontextmanager
     async def _lifespan(self, _: object) -> AsyncGenerator[None]:
-        await self._start_late(serve=False)
+        runtime = await self._started()
+        runtime.in_lifespan = True
         if not self._watched:
             await (
                 self._claim()

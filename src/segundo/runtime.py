@@ -4,15 +4,20 @@ import asyncio
 import logging
 import random
 import secrets
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar
 from typing import Any
 
+from starlette.background import BackgroundTask
+
 from segundo import collector
+from segundo.calls import name_of
 from segundo.context import Home
 from segundo.errors import LedgerError
 from segundo.executors.embedded import Embedded
+from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.outcomes import Outcomes
@@ -33,6 +38,9 @@ IN_PROCESS_THREADS = 64  # for `def` calls that requests run themselves; AnyIO's
 class Runtime:
     """One app's ledger and executor, on one event loop."""
 
+    inline = False  # whether calls run before their request is over, and not by an executor of their own
+    in_lifespan = False  # whether the app's lifespan will close it
+
     def __init__(
         self, settings: Settings, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]
     ) -> None:
@@ -42,7 +50,7 @@ class Runtime:
         self._settings = settings
         self._threads = Threads(max(settings.concurrency, 1))
         self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
-        self._runner = Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
+        self._runner = self._make_runner(names, home, carry)
         self.outcome = Outcomes(self.ledger, names).of
         self._embedded = Embedded(
             self.ledger,
@@ -56,11 +64,13 @@ class Runtime:
         self._releasing: list[Record] = []
         self._left = False
 
-    @staticmethod
-    def _make_ledger(settings: Settings) -> SQLiteLedger:
+    def _make_ledger(self, settings: Settings) -> SQLiteLedger:
         return SQLiteLedger(
             settings.ledger, durability=settings.durability, record_timeout=settings.record_timeout
         )
+
+    def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
+        return Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
 
     def serves(self, *, testing: bool) -> bool:
         """Whether requests of the running loop, and of this mode, may use this runtime."""
@@ -82,6 +92,10 @@ class Runtime:
             ]
             if self._settings.freeze:
                 collector.spare()
+
+    def start_without_lifespan(self) -> None:
+        """A request came, and nobody runs the app's lifespan."""
+        logger.warning("the app's lifespan did not run; Segundo starts now, and cannot stop in good order")
 
     async def stop(self) -> None:
         """Claim no more, and let what runs end within the grace."""
@@ -183,6 +197,19 @@ class Runtime:
         """Call what a request runs in process in a thread that serves no requests."""
         return self._request_threads.run(function)
 
+    # What requests run in process, for those who look on
+
+    def in_process_begins(self, task: BackgroundTask) -> None:
+        """This call is about to run."""
+
+    def in_process_failed(self, task: BackgroundTask, error: Exception) -> None:
+        """It raised; the next runs all the same."""
+        name = name_of(getattr(task, "func", task))
+        logger.error("%s, which ran in process, failed", name, exc_info=error)
+
+    def in_process_over(self) -> None:
+        """All that the request had have run."""
+
     async def _repeat(self, every: float, step: Any) -> None:
         while True:
             await asyncio.sleep(every)
@@ -203,8 +230,9 @@ class Runtime:
 class InlineRuntime(Runtime):
     """The test mode: a temporary ledger, and everything that is due runs before the client's call returns."""
 
-    @staticmethod
-    def _make_ledger(settings: Settings) -> SQLiteLedger:
+    inline = True
+
+    def _make_ledger(self, settings: Settings) -> SQLiteLedger:
         return SQLiteLedger(MEMORY, durability="normal", record_timeout=settings.record_timeout)
 
     @property
@@ -217,6 +245,9 @@ class InlineRuntime(Runtime):
     async def start(self) -> None:
         """Nothing claims by itself here."""
 
+    def start_without_lifespan(self) -> None:
+        """Nothing goes on here that a stop would have to wait for."""
+
     async def release(self, records: Sequence[Record]) -> None:
         await self.ledger.release(self.owner, [record.id for record in records])
         await self.drain()
@@ -227,9 +258,25 @@ class InlineRuntime(Runtime):
     async def drain(self) -> None:
         """Run what is due, one after another, until nothing is."""
         while claimed := await self.ledger.claim(self.owner, limit=1):
-            attempt = self._runner.attempt(claimed[0])
-            running = asyncio.get_running_loop().create_task(self._runner.run(attempt), context=Context())
-            settlement = await running
-            await self.ledger.settle([settlement])
-            if settlement.state is State.FAILED:
-                log_failure(attempt.record, settlement)
+            await self._settle(claimed[0], await self._run(claimed[0]))
+
+    async def _run(self, record: Record) -> Settlement:
+        running = self._runner.run(self._runner.attempt(record))
+        return await asyncio.get_running_loop().create_task(running, context=Context())
+
+    async def _settle(self, record: Record, settlement: Settlement) -> None:
+        await self.ledger.settle([settlement])
+        if settlement.state is State.FAILED:
+            log_failure(record, settlement)
+
+
+Make = Callable[[Settings, Names, Home, Mapping[str, ContextVar[Any]]], Runtime]
+
+
+def of_tests() -> Make | None:
+    """What makes runtimes for the tests of this process; None where pytest has not loaded our plugin.
+
+    Looked up where pytest has put it: the plugin is there before the package, and without it.
+    """
+    plugin = sys.modules.get("_segundo_pytest")
+    return None if plugin is None else plugin.maker()
