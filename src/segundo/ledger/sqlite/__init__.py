@@ -301,7 +301,7 @@ class SQLiteLedger:
         if self._answers is not None:
             self._answers.wake()
         if self._watch is not None:
-            self._watch.wake()
+            self._watch.committed(self._writer.commits)
 
     async def _change(self, change: changes.Change[T]) -> T:
         return await self._post(change)

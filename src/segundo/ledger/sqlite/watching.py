@@ -42,13 +42,20 @@ class Watch:
         self._glance = glance
         self._read = read
         self._watchers: set[Watcher] = set()
+        self._commits = 0
         self._woken = False
         self._look_again = False
         self._closed = False
         self._looking: asyncio.Task[None] | None = None
 
+    def committed(self, commits: int) -> None:
+        """In the writer's thread: so many transactions were committed here by now."""
+        if commits != self._commits:
+            self._commits = commits
+            self.wake()
+
     def wake(self) -> None:
-        """In any thread: something was committed, here or by another process."""
+        """In the writer's thread: something was committed, here or by another process."""
         if self._watchers and not self._woken:
             self._woken = True  # set back by the loop before it looks, so that no later commit is missed
             self._call(self._begin)
