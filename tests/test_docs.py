@@ -80,6 +80,12 @@ def test_the_page_on_what_is_inside_a_task_has_every_member_of_its_context() -> 
     assert said - {"message", "f"} == members
 
 
+@pytest.mark.timeout(120)
+def test_a_reader_of_the_page_on_results_gets_what_it_says(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        reader.play(DOCS / "results.md")
+
+
 def test_the_readme_and_the_quickstart_begin_with_the_same_app() -> None:
     first, second = (
         next(content for language, content in blocks(page) if language == "python")

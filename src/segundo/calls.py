@@ -98,6 +98,7 @@ class Calls:
             options.links() if options.after is not None else (),
             True,  # held
             task.timeout,
+            task.wipe,
         )
 
     def _carry_along(self) -> str:

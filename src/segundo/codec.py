@@ -12,16 +12,17 @@ fields that its maker left unset are named beside it, so that a partial update s
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, Unpack, cast, get_args, get_origin
+from typing import Any, Self, Unpack, cast, get_args, get_origin
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, ImportString, TypeAdapter, ValidationError
+from pydantic import GetCoreSchemaHandler, ImportString, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema, to_json
 
 from segundo.errors import ArgumentError, DeclarationError, PayloadError, ResultError
 from segundo.injection import injected
-from segundo.roundtrip import Step, Unset, difference, place, steps, unset_again
+from segundo.roundtrip import Unset, steps, unset_again
 from segundo.signature import Call, Signature, result_annotation
+from segundo.trip import Refusal, SecretTrip, Trip, adapter_of, first_line
 
 FORMAT = 1  # of the text; a record keeps it, so that a later Segundo can read what an earlier one wrote
 LIMIT = 1_048_576  # bytes of text
@@ -29,76 +30,10 @@ LIMIT = 1_048_576  # bytes of text
 NO_ARGUMENTS = "{}"
 CERTAIN = (str, bool)  # values of these very types come back from any text that they were written to
 UNSET = "(unset)"  # no parameter can have this name
-CONFIG = ConfigDict(
-    ser_json_bytes="base64",
-    val_json_bytes="base64",
-    ser_json_inf_nan="strings",
-    hide_input_in_errors=True,  # values do not belong in logs
-)
 # A typed dict takes its configuration from nowhere else.
 PAYLOAD_CONFIG = core_schema.CoreConfig(
     ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="strings"
 )
-
-Schema: TypeAlias = Callable[[GetCoreSchemaHandler], CoreSchema]
-
-
-class Refusal(Exception):
-    """A value does not survive: `path` leads to the part that does not, `why` is a phrase about it."""
-
-    def __init__(self, why: str, path: tuple[Step, ...] = ()) -> None:
-        super().__init__(why)
-        self.why = why
-        self.path = path
-
-    def __str__(self) -> str:
-        return f"its {place(self.path)} {self.why}" if self.path else f"it {self.why}"
-
-
-class Trip:
-    """One writer and one reader made by Pydantic, and the proof that they agree about a value."""
-
-    def __init__(self, schema: Schema, limit: int) -> None:
-        adapter = adapter_of(schema)
-        self._dump = adapter.serializer.to_json
-        self._load = adapter.validator.validate_json
-        self._limit = limit
-
-    def write(self, value: Any, *, proven: bool = False) -> tuple[bytes, Unset]:
-        """The JSON of a value, and the models in it with fields unset. Refusal if it would not come back.
-
-        `proven`: the caller knows that it comes back, and it is not tried.
-        """
-        try:
-            # Pydantic's warnings of unexpected types stay off: what comes back is judged, and more strictly.
-            written = self._dump(value, by_alias=False, round_trip=True, warnings=False)
-        except Exception as error:  # also what a serializer of the user's raises
-            raise Refusal(f"cannot be written as JSON: {first_line(error)}") from error
-        if len(written) > self._limit:
-            size = f"{len(written):,} bytes of JSON, and the limit is {self._limit:,}"
-            raise Refusal(f"is {size}; store it, and pass what finds it again")
-        if proven:
-            return written, []
-        back = self.read(written, missing="is left out when it is written (exclude=True?)")
-        unset: Unset = []
-        found = difference(value, back, None, unset)
-        if found is not None:
-            raise Refusal(found.why, steps(found.trail))
-        return written, unset
-
-    def read(self, text: bytes | str, *, missing: str = "is missing") -> Any:
-        """The value of a JSON. Refusal if it does not fit; `missing` is what it says of an absent field."""
-        try:
-            return self._load(text, by_alias=False, by_name=True)
-        except ValidationError as error:
-            raise unfit(error, missing) from error
-        except Exception as error:  # what a validator of the user's raises; a text that is not Unicode
-            raise Refusal(f"cannot be read: {type(error).__name__}") from error
-
-
-def unfit(error: ValidationError, missing: str) -> Refusal:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return Refusal(missing if first["type"] == "missing" else f"does not fit: {first['msg']}", first["loc"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +68,14 @@ class Arguments:
     """The codec of one function's arguments; cheap to make, worked out when first used, kept with the task.
 
     Parameters that are injected when the task runs are never recorded, and refused when passed.
-    `limit`: bytes of text.
+    `limit`: bytes of text. `secret`: written in clear, also SecretStr and fields that are left out of dumps,
+    and never quoted in an error.
     """
 
-    def __init__(self, function: Callable[..., Any], *, limit: int = LIMIT) -> None:
+    def __init__(self, function: Callable[..., Any], *, limit: int = LIMIT, secret: bool = False) -> None:
         self._function = function
         self._limit = limit
+        self._trip = SecretTrip if secret else Trip
         self._plan: Plan | None = None
 
     @property
@@ -212,7 +149,7 @@ class Arguments:
             signature,
             skip,
             refused,
-            Trip(lambda handler: payload_schema(annotations, handler), self._limit),
+            self._trip(lambda handler: payload_schema(annotations, handler), self._limit),
             annotations if all(annotation in CERTAIN for annotation in annotations.values()) else None,
         )
 
@@ -270,15 +207,6 @@ class Value:
         return objection or Trip(lambda handler: schema_of("", annotation, handler), self._limit)
 
 
-def adapter_of(schema: Schema) -> TypeAdapter[Any]:
-    class Form:
-        @classmethod
-        def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-            return schema(handler)
-
-    return TypeAdapter(Form, config=CONFIG)
-
-
 def payload_schema(annotations: Mapping[str, Any], handler: GetCoreSchemaHandler) -> CoreSchema:
     """All arguments as one object, so that one call of Pydantic writes them and one reads them."""
     step = core_schema.union_schema([core_schema.str_schema(), core_schema.int_schema()])
@@ -330,10 +258,6 @@ def no_form(key: str, annotation: Any) -> NoForm | None:
 
 def undefined(error: Exception) -> NoForm:
     return NoForm(f"has an annotation that cannot be looked up ({first_line(error)})", undefined=True)
-
-
-def first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 # What Pydantic runs for an ImportString: it imports what the text names, which a forged record would choose.

@@ -19,6 +19,7 @@ CALLERS = (
 )
 LONGEST_TRACEBACK, LONGEST_MESSAGE = 32_768, 8_192  # characters kept
 MOST_NOTES, MOST_CAUSES = 20, 20
+HIDDEN = "(hidden: the task is secret)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,28 @@ def _read(error: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(error: BaseException) -> str:
-    """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on."""
+def describe(error: BaseException, *, secret: bool = False) -> str:
+    """An exception as JSON: type, message, notes, traceback, and its causes from the nearest on.
+
+    Of a `secret` task only what it is and where: what exceptions say may be what the task was given.
+    """
+    if secret:
+        return json.dumps(_hushed(error))
     text = _printable("".join(traceback.format_exception(type(error), error, _users_frames(error))))
     return json.dumps({**_short(error), "traceback": text[-LONGEST_TRACEBACK:], "causes": _causes(error)})
+
+
+def _hushed(error: BaseException) -> dict[str, Any]:
+    kind, frames = _type(error), _printable("".join(traceback.format_tb(_users_frames(error))))
+    text = f"Traceback (most recent call last):\n{frames}{kind}: {HIDDEN}\n"
+    causes = [{"type": cause["type"], "message": HIDDEN, "notes": list[str]()} for cause in _causes(error)]
+    return {
+        "type": kind,
+        "message": HIDDEN,
+        "notes": [],
+        "traceback": text[-LONGEST_TRACEBACK:],
+        "causes": causes,
+    }
 
 
 def _users_frames(error: BaseException) -> TracebackType | None:
@@ -74,14 +93,18 @@ def _users_frames(error: BaseException) -> TracebackType | None:
 
 
 def _short(error: BaseException) -> dict[str, Any]:
-    kind, notes = type(error), list(getattr(error, "__notes__", ()))
+    notes = list(getattr(error, "__notes__", ()))
     return {
-        "type": kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}",
+        "type": _type(error),
         "message": _message(error),
         "notes": [_printable(str(note))[:LONGEST_MESSAGE] for note in notes[:MOST_NOTES]],
     }
+
+
+def _type(error: BaseException) -> str:
+    kind = type(error)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
 
 
 def _message(error: BaseException) -> str:

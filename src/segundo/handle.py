@@ -48,7 +48,7 @@ class Handle(Generic[R_co]):
         """The record as it was stored. RuntimeError before that, and for a call that runs in process."""
         if self._record is None:
             raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
-        return self._record
+        return self._record.hiding()
 
     async def result(self, timeout: float | None = None) -> R_co:
         """Wait until the record has ended, wherever it runs, and return what the task returned.

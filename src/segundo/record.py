@@ -79,6 +79,13 @@ TRANSITIONS = (
 )
 
 
+class Wipe(StrEnum):
+    """What becomes of a call's arguments, and of what is carried with it, where they are not simply kept."""
+
+    AT_THE_END = "at the end"  # deleted by whatever makes the record terminal
+    SECRET = "secret"  # the same, and until then nobody is shown them
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """What a call waits for: the record before it, and whether its failure cancels this call."""
@@ -110,6 +117,10 @@ class Call(NamedTuple):
     after: tuple[Link, ...] = ()
     held: bool = True  # waits for its request to end
     timeout: float | None = None  # of one attempt; the runner's is the task's, this one tells who is overdue
+    wipe: str | None = None  # a Wipe; None: the arguments are kept as long as the record
+
+    def __repr__(self) -> str:
+        return shown(self)
 
 
 class Record(NamedTuple):
@@ -144,6 +155,24 @@ class Record(NamedTuple):
     finished_at: float | None
     published_until: float | None
     timeout: float | None
+    wipe: str | None
+
+    def __repr__(self) -> str:
+        return shown(self)
+
+    @property
+    def secret(self) -> bool:
+        """Whether nobody is shown the arguments."""
+        return self.wipe == Wipe.SECRET
+
+    @property
+    def wiped(self) -> bool:
+        """Whether the arguments have been deleted, as they were not to be kept."""
+        return self.wipe is not None and self.state.terminal
+
+    def hiding(self) -> "Record":
+        """The same for people to see: without the arguments, and what is carried, if they are secret."""
+        return self._replace(arguments=None, carried=None) if self.secret else self
 
     @property
     def attempt(self) -> int:
@@ -182,6 +211,18 @@ def waits_for(record: Record, before: Sequence[str]) -> list[str]:
 
 
 REQUEST = "request"  # among ids, and none of them
+
+
+def shown(values: Call | Record) -> str:
+    """How one looks in a log, or a debugger: a secret does not."""
+    hidden = ("arguments", "carried") if values.wipe == Wipe.SECRET else ()
+    fields = (
+        f"{name}={'<secret>' if name in hidden else repr(value)}"
+        for name, value in zip(values._fields, values, strict=True)
+    )
+    return f"{type(values).__name__}({', '.join(fields)})"
+
+
 STATE, OWNER, CLAIM, STARTED_AT = map(Record._fields.index, ("state", "owner", "claim", "started_at"))
 
 
@@ -220,7 +261,9 @@ def again(record: Record) -> Call:
             f"{record.id} has not ended yet, it is {record.state}: only what has ended can be retried"
         )
     if record.arguments is None:
-        raise NotAllowed(f"{record.id} cannot be retried: its arguments were wiped")
+        raise NotAllowed(
+            f"{record.id} cannot be retried: its arguments were wiped when it ended, as its task has it"
+        )
     return Call(
         id=new_id(),
         task=record.task,

@@ -22,6 +22,12 @@ Step: TypeAlias = str | int
 Trail: TypeAlias = "tuple[Trail, Step] | None"
 # The models found whose maker left fields unset: where, and which.
 Unset: TypeAlias = "list[tuple[Trail, list[str]]]"
+
+
+class InClear(list["tuple[Trail, list[str]]"]):
+    """The same, where secrets are written in clear, so that they can be compared."""
+
+
 Comparison: TypeAlias = "Callable[[Any, Any, Trail, Unset], Difference | None]"
 
 EXACT = frozenset({str, int, bool, NoneType, bytes, date, timedelta, UUID})  # of one such type, `==` says all
@@ -210,8 +216,11 @@ def compare_times(sent: Any, back: Any, trail: Trail, unset: Unset) -> Differenc
     return None if same else changed(trail)
 
 
-def refuse_secrets(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
-    return Difference(trail, f"is {type(sent).__qualname__}, which is masked when it is written")
+def compare_secrets(sent: Any, back: Any, trail: Trail, unset: Unset) -> Difference | None:
+    if isinstance(unset, InClear):
+        return difference(sent.get_secret_value(), back.get_secret_value(), trail, unset)
+    kind = type(sent).__qualname__
+    return Difference(trail, f"is {kind}, which is masked when it is written, but for @task(secret=True)")
 
 
 def compare_objects(sent: object, back: object, trail: Trail, unset: Unset) -> Difference | None:
@@ -235,7 +244,7 @@ BUILT_IN: Mapping[type[Any], Comparison] = {
 }
 FAMILIES: Sequence[tuple[tuple[type[Any], ...], Comparison]] = (
     ((BaseModel,), compare_models),
-    ((Secret, SecretStr, SecretBytes), refuse_secrets),
+    ((Secret, SecretStr, SecretBytes), compare_secrets),
     ((deque,), compare_deques),
     ((list, tuple), compare_rows),
     ((set, frozenset), compare_sets),

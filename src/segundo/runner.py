@@ -194,7 +194,7 @@ class Runner:
                 claim=record.claim,
                 state=State.QUEUED,
                 reason=_reason(error),
-                error=describe(error),
+                error=describe(error, secret=record.secret),
                 delay=delay,
             )
         return _failed(record, error)
@@ -235,7 +235,7 @@ def _unknown(record: Record, error: UnknownTask) -> Settlement:
         claim=record.claim,
         state=State.QUEUED,
         reason=_reason(error),
-        error=describe(error),
+        error=describe(error, secret=record.secret),
         delay=min(max(SHORTEST_PUT_OFF, age), LONGEST_PUT_OFF),
         counted=False,
     )
@@ -243,7 +243,11 @@ def _unknown(record: Record, error: UnknownTask) -> Settlement:
 
 def _failed(record: Record, error: BaseException) -> Settlement:
     return Settlement(
-        id=record.id, claim=record.claim, state=State.FAILED, reason=_reason(error), error=describe(error)
+        id=record.id,
+        claim=record.claim,
+        state=State.FAILED,
+        reason=_reason(error),
+        error=describe(error, secret=record.secret),
     )
 
 

@@ -133,7 +133,8 @@ class Runtime:
         await self.close()
 
     async def find(self, id: str) -> Record | None:
-        return next(iter(await self.ledger.select(ids=[id])), None)
+        found = await self.ledger.select(ids=[id])
+        return found[0].hiding() if found else None
 
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]:
         return self.ledger.record(calls, owner=self.owner)

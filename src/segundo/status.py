@@ -46,6 +46,8 @@ class RecordDetail(RecordView):
     same_as: str | None
     retry_of: str | None
     waits_for: list[str]
+    secret: bool
+    wiped: bool
     arguments: Any
     result: Any
     error: Any
@@ -150,6 +152,7 @@ def _public(record: Record) -> RecordView:
 
 
 def _detail(record: Record, waits_for: list[str]) -> RecordDetail:
+    record = record.hiding()
     return RecordDetail(
         **_public(record).model_dump(),
         queue=record.queue,
@@ -162,6 +165,8 @@ def _detail(record: Record, waits_for: list[str]) -> RecordDetail:
         same_as=record.same_as,
         retry_of=record.retry_of,
         waits_for=waits_for,
+        secret=record.secret,
+        wiped=record.wiped,
         arguments=_json(record.arguments),
         result=_json(record.result),
         error=_json(record.error),

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from segundo.codec import Arguments, Value
 from segundo.errors import DeclarationError
-from segundo.record import DEFAULT_PRIORITY, PRIORITIES, Link
+from segundo.record import DEFAULT_PRIORITY, PRIORITIES, Link, Wipe
 from segundo.retry import NEVER, Retry
 
 P = ParamSpec("P")
@@ -24,7 +24,7 @@ DEFAULT_QUEUE = "default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A function and its policy. A plain function: no crash budget, one attempt, its result dropped."""
+    """A function and its policy. A plain one is undeclared: no crash budget, one attempt, no result kept."""
 
     function: Callable[..., Any]
     name: str
@@ -35,13 +35,11 @@ class Task:
     priority: int = DEFAULT_PRIORITY
     retention: float | None = None
     keep_result: bool = False
+    wipe: Wipe | None = None
+    plain: bool = False
     is_async: bool
     arguments: Arguments
     result: Value
-
-    @property
-    def plain(self) -> bool:
-        return self.crash_limit == 0 and not self.keep_result
 
 
 @runtime_checkable
@@ -168,6 +166,9 @@ def task(
     crashes: int = 3,
     priority: int = DEFAULT_PRIORITY,
     retention: str | float | timedelta | None = None,
+    keep_result: bool = True,
+    keep_arguments: bool = True,
+    secret: bool = False,
 ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 
 
@@ -182,6 +183,9 @@ def task(
     crashes: int = 3,
     priority: int = DEFAULT_PRIORITY,
     retention: str | float | timedelta | None = None,
+    keep_result: bool = True,
+    keep_arguments: bool = True,
+    secret: bool = False,
 ) -> Any:
     """Declare a function as a task: it runs on its own until done, by its budgets, and its result is kept.
 
@@ -189,7 +193,10 @@ def task(
     `retry`: when a failed attempt is followed by another (one attempt by default). `timeout`: seconds for one
     attempt; a `def` cannot be stopped, it stays running until its thread ends. `crashes`: how often it may
     take its process down, or go down with it, and run again. `retention`: how long the ended record is kept
-    ("30d", seconds).
+    ("30d", seconds). `keep_result=False`: what it returns is dropped, and who waits for it gets None.
+    `keep_arguments=False`: they are deleted when the record ends, which then cannot be retried by hand.
+    `secret`: the same, and until then nobody is shown them; SecretStr and fields that are left out of dumps
+    may be among them, and of the task's exceptions only what they are and where is recorded.
     Raises DeclarationError where the function cannot be one: it must live in a module, by its own name.
     """
 
@@ -204,9 +211,10 @@ def task(
             crash_limit=crashes,
             priority=check_priority(priority),
             retention=None if retention is None else seconds(retention),
-            keep_result=True,
+            keep_result=keep_result,
+            wipe=Wipe.SECRET if secret else None if keep_arguments else Wipe.AT_THE_END,
             is_async=inspect.iscoroutinefunction(function),
-            arguments=Arguments(function),
+            arguments=Arguments(function, secret=secret),
             result=Value.returned_by(function),
         )
         check_declaration(declared)
@@ -248,6 +256,7 @@ def plain(function: Callable[..., Any], name: str) -> Task:
     return Task(
         function=function,
         name=name,
+        plain=True,
         is_async=inspect.iscoroutinefunction(function),
         arguments=Arguments(function),
         result=Value(None),

@@ -16,10 +16,13 @@ ERROR = "red"
 
 def sheet(record: Record, before: Sequence[str], now: float) -> Text:
     """A record as it stands `now`; `before`: what it waits for, the ids of records and perhaps "request"."""
+    record = record.hiding()
     text = Text(no_wrap=False)
     text.append(record.id + "\n", "bold")
     for name, value, style in _facts(record, before, now):
         text.append(f"  {name:<12}").append(line(value) + "\n", style)
+    if record.wiped or record.secret:
+        text.append("\narguments\n", "bold").append(_indented(_withheld(record)))
     for name in PAYLOADS:
         if (payload := getattr(record, name)) is not None:
             text.append(f"\n{name}\n", "bold").append(_indented(pretty(payload)))
@@ -47,6 +50,10 @@ def _facts(record: Record, before: Sequence[str], now: float) -> Iterator[tuple[
         yield "held by", record.owner, ""
     yield "claimed", number(record.claim, "time"), ""
     yield "kept", "for ever" if record.retention is None else f"{duration(record.retention)} once ended", ""
+
+
+def _withheld(record: Record) -> str:
+    return "wiped when it ended" if record.wiped else "hidden: the task is secret"
 
 
 def _state(record: Record) -> str:

@@ -191,6 +191,7 @@ def _new(call: Call, owner: str, now: float) -> Record:
         None,  # finished_at
         None,  # published_until
         call.timeout,
+        call.wipe,
     )
 
 
@@ -217,11 +218,14 @@ def _common_values(records: Sequence[Record]) -> list[Any]:
 
 
 def _is_common(record: Record) -> bool:
-    return record.carried is None and record.retry_of is None and record.timeout is None
+    return (
+        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
+    )
 
 
 def _ended(record: Record, reason: str, now: float) -> Record:
-    return record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
+    ended = record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
+    return ended if ended.wipe is None else ended._replace(arguments=None, carried=None)
 
 
 class Release(Change[None]):

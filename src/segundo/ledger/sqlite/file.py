@@ -82,6 +82,7 @@ def connect(
         if platform.system() == "Darwin":  # fsync alone leaves the data in the drive's cache
             connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA secure_delete = ON")  # what is wiped is overwritten, not only let go
     except BaseException:
         connection.close()
         raise

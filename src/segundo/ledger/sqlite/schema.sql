@@ -29,7 +29,8 @@ CREATE TABLE records (
     started_at       REAL,
     finished_at      REAL,                          -- set exactly when the state is terminal
     published_until  REAL,                          -- the relay's lease on a broker message
-    timeout          REAL                           -- seconds of one attempt; past it the attempt is overdue
+    timeout          REAL,                          -- seconds of one attempt; past it the attempt is overdue
+    wipe             TEXT                           -- 'at the end' or 'secret': arguments go when it ends; NULL: they stay
 ) WITHOUT ROWID;
 
 -- What claim seeks: one lane per (queue, priority). Records that took a process down are claimed one at a time.

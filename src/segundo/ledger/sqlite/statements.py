@@ -126,9 +126,18 @@ SELECT min(run_at) FROM (
     )
 )
 
+# Whatever makes a record terminal deletes in the same statement what is not to be kept
+# (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept).
+_WIPED = ", ".join(f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried"))
+
+
+def _wiped_unless(going_on: str) -> str:
+    return _WIPED.replace("wipe IS NULL", f"wipe IS NULL OR ({going_on})")
+
+
 # settle (e), the commonest end, for many at once: primary key.
-SUCCEED = """
-UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = ?
+SUCCEED = f"""
+UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = ?, {_WIPED}
 FROM json_each(?) AS mine
 WHERE records.id = mine.key AND records.claim = mine.value AND records.state = 'running'
 """
@@ -144,7 +153,7 @@ UPDATE records SET
     finished_at = CASE WHEN {_ANOTHER} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_ANOTHER} THEN :now + :delay ELSE run_at END,
     failures = failures + :failed, result = :result, error = coalesce(:error, error),
-    owner = NULL, published_until = NULL
+    owner = NULL, published_until = NULL, {_wiped_unless(_ANOTHER)}
 WHERE id = :id AND claim = :claim AND state = 'running'
     AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
 RETURNING state
@@ -169,15 +178,15 @@ WHERE id IN (SELECT value FROM json_each(?)) AND state = 'waiting' AND owner IS 
 """
 
 # cancel (i, j): primary key.
-CANCEL = """
-UPDATE records SET state = 'cancelled', reason = ?, owner = NULL, finished_at = ?
+CANCEL = f"""
+UPDATE records SET state = 'cancelled', reason = ?, owner = NULL, finished_at = ?, {_WIPED}
 WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('waiting', 'queued')
 RETURNING id
 """
 # The same for what waits, each with what is to be known of it.
-CANCEL_BEHIND = """
+CANCEL_BEHIND = f"""
 UPDATE records SET state = 'cancelled', reason = 'PredecessorFailed', error = doomed.value, owner = NULL,
-    finished_at = ?
+    finished_at = ?, {_WIPED}
 FROM json_each(?) AS doomed
 WHERE records.id = doomed.key AND records.state = 'waiting'
 RETURNING id
@@ -208,7 +217,7 @@ UPDATE records SET
     error = CASE WHEN cancel_requested OR ({_AGAIN}) THEN error ELSE :error END,
     finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_AGAIN} THEN :now ELSE run_at END,
-    crashes = crashes + :crashed, owner = NULL, published_until = NULL
+    crashes = crashes + :crashed, owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
 WHERE owner = :owner AND state = 'running'
 RETURNING {ALL}
 """
