@@ -113,6 +113,9 @@ async def test_the_openapi_schema_describes_the_route() -> None:
     async with running(app_that(accepts)) as client:
         schema = (await client.get("/openapi.json")).json()
     assert schema["paths"]["/tasks/{id}"]["get"]["responses"].keys() == {"200", "404", "422"}
+    described = schema["components"]["schemas"]
+    assert described["RecordView"]["properties"].keys() == PUBLIC
+    assert "RecordDetail" not in described
 
 
 # The address
