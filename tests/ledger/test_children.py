@@ -126,6 +126,13 @@ async def test_a_wrong_child_call_fails_its_parent_and_nothing_else(stage: Stage
     assert len(now) == 5
 
 
+async def test_a_duplicate_child_call_behind_no_record_is_wrong_too(stage: Stage) -> None:
+    await stage.queued(key="live")
+    parent = await stage.running()
+    await succeed(stage, parent, call(key="live", after=after("no-such-record")))
+    assert (stage.now_is(parent).reason, len(stage.records())) == (CHILD_REFUSED, 2)
+
+
 async def test_two_child_calls_that_wait_for_each_other_are_refused(stage: Stage) -> None:
     parent = await stage.running()
     one, other = call(), call()

@@ -118,12 +118,11 @@ class RecordCalls(Change[list[Record]]):
         return [_new(call, self.owner, tx.now) for call in self.calls]
 
     def _store(self, call: Call, tx: Transaction) -> Record:
-        record, links = _new(call, self.owner, tx.now), list[Link]()
+        new = _new(call, self.owner, tx.now)
+        record, links = self._wait(new, call, tx)  # first: what a duplicate names must exist, too
         live = None if call.key is None else tx.value(sql.LIVE_KEY, call.task, call.key, call.id)
         if live is not None:
-            record = _ended(record, "Duplicate", tx.now)._replace(same_as=live)
-        else:
-            record, links = self._wait(record, call, tx)
+            record, links = _ended(new, "Duplicate", tx.now)._replace(same_as=live), []
         # Links lead from what is new to what is there, so none is ever part of a circle
         # (test_a_call_that_is_recorded_again_waits_for_nothing_new).
         if tx.run(sql.INSERT, record).rowcount:
