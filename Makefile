@@ -15,7 +15,7 @@ PYTEST := -m pytest -rs -n $(WORKERS)
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install format check test coverage soak soak-short test-oldest test-newest-python demo bench docs clean
+.PHONY: help install format check test coverage soak soak-short model test-oldest test-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -50,6 +50,9 @@ soak: install ## kill -9 under load, for as long as it takes to trust it
 
 soak-short: install ## The same, bounded, as CI runs it
 	SOAK=short $(BIN)/python -m pytest -rs -m soak --timeout=600 $(TESTS)
+
+model: install ## The ledger beside its model for MODEL_MINUTES (10), and broken on purpose, which must be found
+	$(BIN)/python -m pytest -rs -m model --timeout=7200 tests/ledger/test_model.py
 
 # Old libraries warn about what newer ones mended, so here a warning is no error.
 test-oldest: .venv-oldest/.installed ## The tests on the oldest Python found, FastAPI and Pydantic that are supported

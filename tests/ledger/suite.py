@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from segundo.ledger import Ledger, Settlement
 from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.sqlite.file import Durability
 from segundo.record import Call, Link, Record, State, new_id
 from tests.support import ledger_rows, wait_until
 
@@ -51,9 +52,10 @@ class Store(Protocol):
 @dataclass(frozen=True)
 class SQLiteStore:
     path: Path
+    durability: Durability = "full"
 
     def ledger(self, clock: Callable[[], float]) -> SQLiteLedger:
-        return SQLiteLedger(self.path, clock=clock)
+        return SQLiteLedger(self.path, clock=clock, durability=self.durability)
 
     def records(self) -> dict[str, Record]:
         return {row["id"]: _record(row) for row in ledger_rows(self.path)}

@@ -1,0 +1,61 @@
+"""The real ledger and the model live the same lives: each verb, alone or with others, does and says the same.
+
+`make model` lives for MODEL_MINUTES. MODEL_SEED says where it begins; it is printed, so that it can be again.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import SystemRandom
+
+import hypothesis
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.ledger.broken import WAYS
+from tests.ledger.lives import Lives
+from tests.ledger.suite import SQLiteStore, Store
+
+MINUTES = float(os.environ.get("MODEL_MINUTES") or 10)
+# What a power loss would take is not the model's business.
+STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SQLiteStore(folder / "l.db", "normal")}
+
+LIVES = settings(
+    stateful_step_count=8,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+BOUNDED = settings(LIVES, max_examples=16, derandomize=True)
+ROUND = settings(LIVES, max_examples=100)
+SEARCH = settings(LIVES, max_examples=300, derandomize=True, phases=[Phase.generate])
+
+
+def lives_on(kind: str) -> type[Lives]:
+    return type(f"LivesOn{kind}", (Lives,), {"make_store": staticmethod(STORES[kind])})
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_no_life_of_a_ledger_differs_from_the_models(kind: str) -> None:
+    run_state_machine_as_test(lives_on(kind), settings=BOUNDED)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("kind", STORES)
+def test_no_life_of_a_ledger_differs_however_long(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    seed = int(os.environ.get("MODEL_SEED") or SystemRandom().randrange(10**6))
+    until = time.monotonic() + 60 * MINUTES
+    while time.monotonic() < until:
+        with capsys.disabled():
+            print(f"MODEL_SEED={seed}", flush=True)
+        run_state_machine_as_test(hypothesis.seed(seed)(lives_on(kind)), settings=ROUND)
+        seed += 1
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("way", WAYS)
+def test_a_ledger_broken_on_purpose_differs_from_the_model(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    WAYS[way](monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(lives_on("sqlite"), settings=SEARCH)
