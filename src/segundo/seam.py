@@ -10,8 +10,7 @@ the request's own two exit stacks, so that what FastAPI promises about their ord
 """
 
 import functools
-import inspect
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -19,11 +18,12 @@ import fastapi
 import fastapi.routing
 from fastapi import FastAPI
 
-from segundo.errors import ConfigurationError
+from segundo import shape
+from segundo.shape import FUNCTION_STACK, REQUEST_STACK
 
-NEWEST_KNOWN = "0.165.0"  # the newest FastAPI that this seam was tested with
-REQUEST_STACK, FUNCTION_STACK = "fastapi_inner_astack", "fastapi_function_astack"
 PLACE = "_segundo_place"  # where an app keeps its Place, and the scope of a request that of the app around
+# Marks our wrapper: others put theirs below or around it (test_tools_that_wrap_the_same_function_keep_ours).
+OURS = "_segundo_wraps"
 # Stands for the endpoint where `app.frontend` serves files, which it sends before the function stack ends.
 FRONTEND = getattr(fastapi.routing, "_frontend_dependency_endpoint", NotImplemented)
 MOST_ROUTES = 10_000  # answers kept about routes; more means that something makes new ones all the time
@@ -76,31 +76,17 @@ def install(app: FastAPI, desk: Desk) -> Place:
     So do those of FastAPI apps anywhere below it that have no place of their own: the edge puts the place
     that is returned in each request's scope, under PLACE.
     """
+    routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
+    if not hasattr(getattr(routing, "solve_dependencies", None), OURS):
+        shape.check()
+        routing.solve_dependencies = _wrap(routing.solve_dependencies)
     place = Place(desk)
     setattr(app, PLACE, place)  # with the app, so that it goes with the app
-    routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
-    if not hasattr(routing.solve_dependencies, "__wrapped__"):
-        check_shape()
-        routing.solve_dependencies = _wrap(routing.solve_dependencies)
     return place
 
 
 def installed(app: object) -> bool:
     return hasattr(app, PLACE)
-
-
-def check_shape() -> None:
-    """Whether this FastAPI has what the seam hangs on."""
-    solve = getattr(fastapi.routing, "solve_dependencies", None)
-    parameters: Iterable[str] = inspect.signature(solve).parameters if callable(solve) else ()
-    source = inspect.getsource(fastapi.routing)
-    missing = [name for name in ("request", "dependant", "background_tasks") if name not in parameters]
-    missing += [key for key in (REQUEST_STACK, FUNCTION_STACK) if key not in source]
-    if missing:
-        raise ConfigurationError(
-            f"FastAPI {fastapi.__version__} has no {', '.join(missing)} where Segundo hangs on to it; "
-            f"the newest FastAPI known to work is {NEWEST_KNOWN}: install that one"
-        )
 
 
 def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
@@ -111,6 +97,8 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         place: Place | None = getattr(app, PLACE, None) or request.scope.get(PLACE)
         if place is None or not (place.concerns(given["dependant"]) or app.dependency_overrides):
             return original(**given)
+        if "background_tasks" in given:  # by a wrapper of ours around one that hides our mark
+            return original(**given)
         ours = place.desk.begin(request)
         if ours is None or given["dependant"].dependencies or app.dependency_overrides:
             return _solve(original, place.desk, ours, given)
@@ -120,6 +108,7 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         request.scope[FUNCTION_STACK].push_async_exit(ours.on_function_exit)
         return original(**given)
 
+    setattr(solve_dependencies, OURS, True)
     return solve_dependencies
 
 

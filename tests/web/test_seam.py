@@ -13,8 +13,7 @@ from fastapi import BackgroundTasks, Depends, FastAPI, WebSocket
 from fastapi.dependencies.utils import solve_dependencies
 from fastapi.testclient import TestClient
 
-from segundo import Segundo, seam
-from segundo.errors import ConfigurationError
+from segundo import Segundo
 from tests.support import wait_until_async
 from tests.web.apps import ended, running, served, served_client, states
 from tests.web.tasks import events, note
@@ -25,20 +24,6 @@ def test_fastapis_function_is_wrapped_once_however_many_apps_there_are() -> None
         Segundo(FastAPI())
     routing: Any = fastapi.routing
     assert routing.solve_dependencies.__wrapped__ is solve_dependencies
-
-
-async def lacks_the_parameter(*, request: object, dependant: object) -> None: ...
-
-
-@pytest.mark.parametrize("found", [lacks_the_parameter, None, "something else"])
-def test_an_unknown_fastapi_is_refused_at_the_start_with_the_newest_that_works(
-    found: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fastapi.routing, "solve_dependencies", found)
-    with pytest.raises(ConfigurationError) as refusal:
-        Segundo(FastAPI())
-    assert "background_tasks" in str(refusal.value)
-    assert seam.NEWEST_KNOWN in str(refusal.value)
 
 
 def test_an_app_that_is_gone_is_not_kept() -> None:
