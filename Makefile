@@ -12,10 +12,11 @@ WORKERS ?= 2
 BENCH ?= request
 SERVE ?=
 PYTEST := -m pytest -rs -n $(WORKERS)
+OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install format check test coverage soak soak-short model test-oldest test-newest-python demo bench docs clean
+.PHONY: help install format check test coverage soak soak-short model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -62,11 +63,32 @@ test-newest-python: .venv-newest/.installed ## The tests on the newest Python fo
 	.venv-newest/bin/python $(PYTEST) $(TESTS)
 
 .venv-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' 'fastapi==0.121.1' 'pydantic==2.11.*'
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' $(OLDEST)
 	@touch $@
 
 .venv-newest/.installed: pyproject.toml
 	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
+	@touch $@
+
+upstream: .venv-upstream/.installed ## FastAPI's and Starlette's own tests of the newest FastAPI, as they are and with Segundo
+	.venv-upstream/bin/python -m tests.upstream --workers $(WORKERS)
+
+upstream-oldest: .venv-upstream-oldest/.installed ## The same of the oldest FastAPI that is supported, on the oldest Python found
+	.venv-upstream-oldest/bin/python -m tests.upstream --workers $(WORKERS) -W default
+
+upstream-newest-python: .venv-upstream-newest/.installed ## The same of the newest FastAPI, on the newest Python found
+	.venv-upstream-newest/bin/python -m tests.upstream --workers $(WORKERS)
+
+.venv-upstream/.installed: pyproject.toml
+	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli]'
+	@touch $@
+
+.venv-upstream-oldest/.installed: pyproject.toml
+	@python=$$(scripts/python oldest); scripts/environment .venv-upstream-oldest "$$python" --group upstream --editable '.[cli]' $(OLDEST)
+	@touch $@
+
+.venv-upstream-newest/.installed: pyproject.toml
+	@python=$$(scripts/python newest); scripts/environment .venv-upstream-newest "$$python" --group upstream --editable '.[cli]'
 	@touch $@
 
 demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses
@@ -79,5 +101,5 @@ docs: install ## Serve the documentation on http://127.0.0.1:8001 and rebuild it
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 clean: ## Remove what these targets made
-	rm -rf .venv .venv-oldest .venv-newest build dist site htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-oldest .venv-newest .venv-upstream* build dist site htmlcov .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

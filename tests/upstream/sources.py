@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OURS = {"BackgroundTask", "BackgroundTasks"}
+WANTED = (["tests"], ["docs_src"], ["scripts"], ["pyproject.toml"])
 THEIRS = {"starlette.background", "fastapi.background", "fastapi"}
 
 
@@ -43,13 +44,17 @@ def _download(project: str, cache: Path) -> None:
         raise NotToBeHad(f"pip could not download {project}: {reason}") from error
 
 
-def unpack(archive: Path, into: Path) -> Path:
-    """The tests and the documentation's examples, with only the imports changed; their directory."""
+def unpack(archive: Path, into: Path, *, ours: bool) -> Path:
+    """The tests and what they need, but not the package, which is the installed one; their directory.
+
+    `ours`: with the imports of the two classes changed, and nothing else.
+    """
     with tarfile.open(archive) as tar:
         root = tar.getnames()[0].partition("/")[0]
-        members = [member for member in tar if member.name.split("/")[1:2] in (["tests"], ["docs_src"])]
-        tar.extractall(into, members, filter="data")
-    for file in (into / root).rglob("*.py"):
+        tar.extractall(
+            into, [member for member in tar if member.name.split("/")[1:2] in WANTED], filter="data"
+        )
+    for file in (into / root).rglob("*.py") if ours else ():
         file.write_text(with_ours(file.read_text(encoding="utf-8")), encoding="utf-8")
     return into / root
 

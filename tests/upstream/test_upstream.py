@@ -1,14 +1,14 @@
-"""Without a `Segundo`, our two classes do what Starlette's and FastAPI's do: upstream's own tests say so."""
+"""Our two classes do what Starlette's and FastAPI's do: of upstream's own tests, those nearest to that.
 
-import shutil
-import subprocess
-import sys
+`make upstream` runs them all.
+"""
+
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from tests.upstream.sources import NotToBeHad, missing, sources, unpack, with_ours
+from tests.upstream.suites import Case, Outcomes, run, worse
 
 # Of each file, the tests that exercise background tasks. What an older version does not have yet is left out.
 STARLETTE = {
@@ -79,38 +79,37 @@ pytestmark = pytest.mark.timeout(150)  # a download, and a whole run of pytest
 def test_starlettes_tests_of_background_tasks_pass_with_the_import_changed(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    passed = run(STARLETTE, had("starlette", tmp_path, pytestconfig))
-    assert set(STARLETTE["tests/test_background.py"]) <= passed
+    names = passed(STARLETTE, had("starlette", tmp_path, pytestconfig, ours=True))
+    assert set(STARLETTE["tests/test_background.py"]) <= names
 
 
 def test_fastapis_tests_of_background_tasks_pass_with_the_import_changed(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    passed = run(FASTAPI, had("fastapi", tmp_path, pytestconfig))
-    assert {"test", "test_background_tasks", "test_sync_background_tasks"} <= passed
+    names = passed(FASTAPI, had("fastapi", tmp_path, pytestconfig, ours=True))
+    assert {"test", "test_background_tasks", "test_sync_background_tasks"} <= names
 
 
 def test_fastapis_tests_of_what_the_seam_touches_pass_in_apps_that_all_have_a_segundo(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    folder = had("fastapi", tmp_path, pytestconfig)
-    shutil.copy(Path(__file__).with_name("everywhere.py"), folder)
-    files = [file for glob in TOUCHED for file in sorted(folder.glob(glob)) if not missing(file, folder)]
-    cases = outcomes(folder, "-p", "everywhere", "-k", "not trio", *map(str, files))  # Segundo needs asyncio
-    assert len(cases) > 50
-    assert set(cases.values()) == {"passed"}
+    folder = had("fastapi", tmp_path, pytestconfig, ours=False)
+    touched = [file for glob in TOUCHED for file in sorted(folder.glob(glob)) if not missing(file, folder)]
+    outcomes = run(folder, "-k", "not trio", *map(str, touched), everywhere=True)  # Segundo needs asyncio
+    assert len(outcomes) > 50
+    assert set(outcomes.values()) == {"passed"}
 
 
-def had(project: str, folder: Path, config: pytest.Config) -> Path:
+def had(project: str, folder: Path, config: pytest.Config, *, ours: bool) -> Path:
     """Upstream's tests; without them there is nothing to run, and a skip says so."""
     assert config.cache is not None
     try:
-        return unpack(sources(project, config.cache.mkdir("upstream")), folder)
+        return unpack(sources(project, config.cache.mkdir("upstream")), folder, ours=ours)
     except NotToBeHad as reason:
         pytest.skip(f"upstream's tests cannot be had: {reason}")
 
 
-def run(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
+def passed(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
     """Run the wanted tests that are there and whose helpers are installed; the names of those that passed."""
     there = {
         file: (folder / file).read_text()
@@ -118,27 +117,10 @@ def run(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
         if (folder / file).exists() and not missing(folder / file, folder)
     }
     nodes = [f"{file}::{name}" for file, text in there.items() for name in wanted[file] if f"{name}(" in text]
-    cases = outcomes(folder, *nodes)
-    passed = {name.partition("[")[0] for (_, name), outcome in cases.items() if outcome == "passed"}
-    assert passed == {node.rpartition("::")[2] for node in nodes}
-    return passed
-
-
-def outcomes(folder: Path, *arguments: str) -> dict[tuple[str, str], str]:
-    """Run pytest in upstream's directory; each test's file and name, and whether it passed or was skipped."""
-    report = folder / "report.xml"
-    (folder / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
-    options = ("-q", "-p", "no:randomly", "-p", "no:cacheprovider", "--tb=short", f"--junitxml={report}")
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *arguments], cwd=folder, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return {
-        (case.attrib["classname"], case.attrib["name"]): "passed"
-        if case.find("skipped") is None
-        else "skipped"
-        for case in ElementTree.parse(report).getroot().iter("testcase")
-    }
+    outcomes = run(folder, *nodes)
+    names = {test.name.partition("[")[0] for test, outcome in outcomes.items() if outcome == "passed"}
+    assert names == {node.rpartition("::")[2] for node in nodes}
+    return names
 
 
 def test_only_the_imports_of_the_two_classes_are_changed() -> None:
@@ -152,3 +134,15 @@ def test_only_the_imports_of_the_two_classes_are_changed() -> None:
         "from segundo import BackgroundTask as Task",
         "from fastapi.responses import Response",
     ]
+
+
+def test_a_test_is_worse_that_fails_is_skipped_or_is_not_reached_where_upstreams_passes() -> None:
+    passes, fails, skipped, gone = (Case("test_file.py", name) for name in ("a", "b", "c", "d"))
+    stock: Outcomes = {passes: "passed", fails: "passed", skipped: "passed", gone: "skipped"}
+    assert worse(stock, stock) == []
+    assert worse(stock, {passes: "passed", fails: "failed", skipped: "skipped"}) == [fails, skipped, gone]
+
+
+def test_what_fails_upstream_too_is_no_worse() -> None:
+    stock: Outcomes = {Case("test_file.py", "a"): "failed", Case("test_file.py", "b"): "failed"}
+    assert worse(stock, {Case("test_file.py", "a"): "passed"}) == []
