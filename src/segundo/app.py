@@ -105,7 +105,7 @@ class Segundo:
         self._carry = dict(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
         self._runtime: Runtime | None = None
-        self._starting = asyncio.Lock()
+        self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._testing = False
         self._watched = False
         self._status = None if status is None else Status(status, self._find, self._waits_for)
@@ -234,11 +234,19 @@ class Segundo:
     async def _started(self, scope: Scope | None = None) -> Runtime:
         """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
         if self._serving(scope) is None:
-            async with self._starting:
+            async with self._turn_to_start():
                 if self._serving(scope) is None:
                     await self._start_late(serve=scope is not None)
         assert self._runtime is not None
         return self._runtime
+
+    def _turn_to_start(self) -> asyncio.Lock:
+        """One start at a time. A lock is bound to the loop where two first met at it, and in tests one loop
+        follows another."""
+        loop = asyncio.get_running_loop()
+        if self._starting is None or self._starting[0] is not loop:
+            self._starting = loop, asyncio.Lock()
+        return self._starting[1]
 
     def _serving(self, scope: Scope | None) -> Runtime | None:
         if scope is not None and from_test_client(scope):
