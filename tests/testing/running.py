@@ -37,10 +37,15 @@ def users(folder: Path, *names: str) -> Path:
     return written(folder, **{f"test_{name}": (USERS / f"{name}.py").read_text() for name in names})
 
 
-def run_pytest(folder: Path, *options: str, loaded: bool = True) -> Ran:
-    """Run it, each warning an error; `loaded`: with our plugin, as it is where nobody turns it off."""
+def run_pytest(folder: Path, *options: str, loaded: bool = True, asyncio: str = "") -> Ran:
+    """Run it, each warning an error; `loaded`: with our plugin, as it is where nobody turns it off;
+    `asyncio`: with pytest-asyncio, in this mode."""
     report = folder / "report.xml"
     plugins = plugin() if loaded else ["-p", "no:segundo"]
+    if asyncio:
+        plugins += ["-o", f"asyncio_mode={asyncio}", "-o", "asyncio_default_fixture_loop_scope=function"]
+    else:
+        plugins += ["-p", "no:asyncio"]
     given = ("-q", "-W", "error", "-p", "no:cacheprovider", *plugins, f"--junitxml={report}", *options)
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *given],

@@ -14,6 +14,8 @@ from tests.transcript import blocks
 
 PAGE = ROOT / "docs" / "testing.md"
 
+pytestmark = pytest.mark.timeout(180)  # whole runs of pytest
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -23,7 +25,7 @@ def project(tmp_path: Path) -> Path:
     return written(tmp_path, **{file[1]: file[2] for file in files if file is not None})
 
 
-@pytest.mark.parametrize("options", [(), ("-n", "2"), ("-p", "no:randomly")], ids=" ".join)
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=" ".join)
 def test_every_example_of_the_page_passes_as_a_test(project: Path, options: tuple[str, ...]) -> None:
     ran = run_pytest(project, *options)
     assert ran.failed() == [], ran.printed

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from segundo.testing.seen import FailedCall, SeenCall
+from segundo.testing.seen import FailedCall, SeenCall, bound
 from segundo.testing.session import Session
 
 
@@ -31,7 +31,8 @@ class Recorder:
         By position or by name is the same. What is not given may be anything; `unittest.mock.ANY` and the
         like fit. TypeError for arguments that the function does not take.
         """
-        return [call for call in self.calls if call.is_of(function, args, kwargs)]
+        wanted = bound(function, args, kwargs)
+        return [call for call in self.calls if call.is_of(*wanted)]
 
     def failed(self) -> Sequence[FailedCall]:
         """The calls that ended `failed` so far. The test is taken to know of them: they no longer fail it."""

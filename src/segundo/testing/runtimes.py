@@ -11,7 +11,7 @@ from typing import Any
 from starlette.background import BackgroundTask
 
 from segundo.context import Home
-from segundo.errors import ConfigurationError, LedgerError
+from segundo.errors import ConfigurationError, LedgerError, TaskFailed
 from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY
 from segundo.names import Names
@@ -47,6 +47,16 @@ class TestedRuntime(Runtime):
         self._failing = Failing()
         self._closed = False
         super().__init__(settings, names, home, carry)
+        self._outcome = self.outcome
+        self.outcome = self._outcome_told
+
+    async def _outcome_told(self, id: str) -> Any:
+        """Who awaits a result is told of its failure, and the test need not be."""
+        try:
+            return await self._outcome(id)
+        except TaskFailed as error:
+            self._present.told(error.id)
+            raise
 
     def _make_ledger(self, settings: Settings) -> WatchedLedger:
         ledger = WatchedLedger(
@@ -150,8 +160,12 @@ class InlineTested(TestedRuntime, InlineRuntime):
 
     async def _store(self) -> None:
         while self._unstored:
-            await self._settle(*self._unstored[0])
-            del self._unstored[0]
+            ended = self._unstored.pop(0)  # so that a drain beside this one does not store it too
+            try:
+                await self._settle(*ended)
+            except LedgerError:
+                self._unstored.insert(0, ended)
+                raise
 
     async def _crash(self) -> None:
         """The kernel lets go of a dead process's lock; another process, which we go on as, takes over."""

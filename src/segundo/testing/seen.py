@@ -10,6 +10,8 @@ from segundo.record import Call
 from segundo.signature import signature_of
 from segundo.task import Configured
 
+Wanted = tuple[Callable[..., Any], inspect.BoundArguments]
+
 
 @dataclass(frozen=True, slots=True)
 class SeenCall:
@@ -57,23 +59,27 @@ class SeenCall:
         """Seconds from the moment of recording; 0 for a call with `run_at`."""
         return 0.0 if self.call is None else self.call.delay
 
-    def is_of(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        """Whether it is a call of `function` with these arguments; those that are not given may be any.
-
-        TypeError for arguments that the function does not take.
-        """
-        if isinstance(function, Configured):
-            function = function.function
-        wanted = signature_of(function).bind_partial(*args, **kwargs)
+    def is_of(self, function: Callable[..., Any], wanted: inspect.BoundArguments) -> bool:
+        """Whether it is a call of `function` with these arguments; those that are not given may be any."""
         if function != self._function:
             return False
-        kinds = {name: each.kind for name, each in wanted.signature.parameters.items()}
         given = self.arguments
-        return all(_fits(kinds[name], value, given[name]) for name, value in wanted.arguments.items())
+        kinds = {name: each.kind for name, each in wanted.signature.parameters.items()}
+        return all(
+            name in given and _fits(kinds[name], value, given[name])
+            for name, value in wanted.arguments.items()
+        )
 
     def __str__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{self.task}({arguments})"
+
+
+def bound(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Wanted:
+    """A function and some of its arguments, each with its parameter. TypeError for what it does not take."""
+    if isinstance(function, Configured):
+        function = function.function
+    return function, signature_of(function).bind_partial(*args, **kwargs)
 
 
 def _fits(kind: object, wanted: Any, given: Any) -> bool:

@@ -68,14 +68,12 @@ class Session(Present):
             self._runtimes = self._open()
 
     def drain(self) -> Awaitable[None]:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            for runtime in self._open():
-                _finish(runtime)
-            self.raise_unseen()
-            return Done()
-        return self._drain()
+        if _on_a_loop():
+            return self._drain()
+        for runtime in self._open():
+            _finish(runtime)
+        self.raise_unseen()
+        return Done()
 
     async def _drain(self) -> None:
         for runtime in self._open():
@@ -92,6 +90,14 @@ class Done:
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _finish(runtime: TestedRuntime) -> None:

@@ -74,6 +74,11 @@ class Present:
                 )
             raise first.error
 
+    def told(self, id: str) -> None:
+        """Somebody knows of this failure."""
+        trial = self.trial
+        trial.unseen = [call for call in trial.unseen if call.id != id]
+
     def not_told(self, error: BaseException) -> bool:
         """An error that was raised where no test sees it is still to be told. False if it is no task's."""
         again = [call for call in self.trial.failures if call.error is error]
