@@ -74,6 +74,20 @@ def test_a_reader_of_the_page_on_dependencies_gets_what_it_says(tmp_path: Path) 
     assert [row["name"] for row in ledger_rows(tmp_path / "shop.db", "SELECT * FROM orders")] == ["nuts"]
 
 
+@pytest.mark.timeout(120)
+def test_a_reader_of_the_page_on_starlette_gets_what_it_says(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        reader.play(DOCS / "starlette.md")
+    with Server("raw:seg", cwd=tmp_path) as server:
+        assert httpx.get(f"{server.url}/eve@example.com").json() == {"status": "signed up"}
+        wait_until(lambda: "To eve@example.com: welcome" in (tmp_path / "mail.txt").read_text())
+    with Server("main:app", cwd=tmp_path) as server:
+        answer = httpx.post(f"{server.url}/signup-accepted/bob@example.com")
+        assert answer.status_code == 202
+        location = f"{server.url}{answer.headers['location']}"
+        wait_until(lambda: httpx.get(location).json()["state"] == "succeeded")
+
+
 def test_the_page_on_what_is_inside_a_task_has_every_member_of_its_context() -> None:
     said = {word for row in rows(CONTEXT, "| | |") for word in re.findall(r"\w+", row[0])}
     members = {name for name in dir(TaskContext) if not name.startswith("_")} - {"claim"}

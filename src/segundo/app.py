@@ -8,14 +8,18 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mappi
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Lifespan, Scope
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from segundo import seam
+from segundo import asgi, seam
+from segundo.attached import AttachedTasks, Starting
+from segundo.background import BackgroundTasks
 from segundo.calls import Calls
 from segundo.child_tasks import ChildTasks
 from segundo.context import Home
@@ -26,7 +30,7 @@ from segundo.handle import Handle, Origin
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, waits_for
-from segundo.request import RequestTasks
+from segundo.request import Keeper, RequestTasks
 from segundo.runtime import InlineRuntime, Runtime, of_tests
 from segundo.settings import settings
 from segundo.status import Status
@@ -37,12 +41,16 @@ logger = logging.getLogger("segundo")
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_serving: ContextVar[Scope | None] = ContextVar("segundo.serving", default=None)
+
 
 class Segundo:
-    """Keep a FastAPI app's background tasks: recorded before the response leaves, run until they are done.
+    """Keep an app's background tasks: recorded before the response leaves, run until they are done.
 
-    One line beside the app; every `BackgroundTasks` of its endpoints and dependencies is then durable. Each
-    setting is an argument, else SEGUNDO_<NAME>, else its default:
+    One line beside a FastAPI app; every `BackgroundTasks` of its endpoints and dependencies is then durable.
+    Beside a Starlette app, `BackgroundTasks(request)` is. Around a raw ASGI app, `seg = Segundo(app)`, it is
+    `BackgroundTasks(seg)`, and `seg` is what the server runs. Each setting is an argument, else
+    SEGUNDO_<NAME>, else its default:
 
     `ledger`: the file of records (`segundo.db`; "memory://" for tests). `status`: a prefix, or a router with
     your own dependencies, for the routes that show records (off). `concurrency`: how many records this
@@ -60,7 +68,7 @@ class Segundo:
 
     def __init__(
         self,
-        app: FastAPI,
+        app: Starlette | ASGIApp,
         *,
         ledger: str | os.PathLike[str] | None = None,
         status: str | APIRouter | None = None,
@@ -73,14 +81,7 @@ class Segundo:
         modules: Iterable[str] | None = None,
         freeze: bool | None = None,
     ) -> None:
-        if not isinstance(app, FastAPI):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
-            raise ConfigurationError(f"Segundo(app) takes a FastAPI app, not {type(app).__name__}")
-        if seam.installed(app):
-            raise ConfigurationError(
-                "this app already has a Segundo; make one, and import it where you need it"
-            )
-        if app.middleware_stack is not None:
-            raise ConfigurationError("this app has started already: make its Segundo beside it, before that")
+        asgi.check(app)
         self.app = app
         self.settings = settings(
             {
@@ -110,13 +111,36 @@ class Segundo:
         self._watched = False
         self._status = None if status is None else Status(status, self._find, self._waits_for)
         if self._status is not None:
-            app.include_router(self._status.router)
-        app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
-        app.state.segundo = self
-        place = seam.install(app, self)
-        app.add_middleware(
-            Edge, place=place, begin=self._watch, up=self._up, drain=self._drain, down=self._close
+            asgi.add_routes(app, self._status.router)
+        if isinstance(app, Starlette):
+            app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
+            app.state.segundo = self
+        self._place = seam.install(app, self)
+        edge = partial(
+            Edge,
+            place=self._place,
+            begin=self._watch,
+            up=self._up,
+            drain=self._drain,
+            down=self._close,
         )
+        self._entrance = asgi.put_around(app, edge)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the app: what a server runs that has a raw ASGI app to run."""
+        _serving.set(scope)
+        await self._entrance(scope, receive, send)
+
+    @property
+    def scope(self) -> Scope:
+        """Of the request that a raw ASGI app serves here. RuntimeError outside one."""
+        scope = _serving.get()
+        if scope is None or scope.get(seam.PLACE) is not self._place:
+            raise RuntimeError(
+                "BackgroundTasks(seg) is for the requests of a raw ASGI app that is served through its "
+                "Segundo (uvicorn main:seg); elsewhere it is BackgroundTasks(request)"
+            )
+        return scope
 
     @property
     def ledger(self) -> SQLiteLedger:
@@ -202,6 +226,13 @@ class Segundo:
         if self._status is None:
             raise ConfigurationError('accepted(…) needs the status routes: Segundo(app, status="/tasks")')
         return self._status.accepted(handle)
+
+    def kind_of_tasks(self, scope: Scope) -> type[BackgroundTasks]:
+        """What `BackgroundTasks(request)` is there."""
+        return ChildTasks if ATTEMPT in scope else AttachedTasks
+
+    def keeper(self, scope: Scope) -> Keeper:
+        return self._serving(scope) or Starting(lambda: self._started(scope))
 
     # Life
 

@@ -1,14 +1,15 @@
 """`BackgroundTasks`: the object that endpoints add calls to. With a `Segundo`, each call becomes a record."""
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 import starlette.background
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
 from starlette.responses import Response
 
+from segundo.edge import desk_of
 from segundo.errors import ConfigurationError
 from segundo.handle import Handle
 from segundo.record import Call
@@ -16,6 +17,7 @@ from segundo.task import Configured
 
 P = ParamSpec("P")
 R = TypeVar("R")
+ResponseT = TypeVar("ResponseT", bound=Response)
 
 NOT_GIVEN: Any = object()
 
@@ -44,12 +46,34 @@ class Recorded(starlette.background.BackgroundTask):
         self.handle: Handle[Any] = Handle(call.id)
 
 
+class HasScope(Protocol):
+    """A request or WebSocket; or the `Segundo` of a raw ASGI app, which knows the one that is served here."""
+
+    @property
+    def scope(self) -> MutableMapping[str, Any]: ...
+
+
 class BackgroundTasks(FastAPIBackgroundTasks):
     """Calls to make after the response: FastAPI's own object, and in an app with a `Segundo` a durable one.
 
     There, `add_task` returns a handle, and every call that can be written down is in the ledger before the
     client sees the first byte. Without a `Segundo` it does exactly what FastAPI's does.
+
+    FastAPI gives it to endpoints and dependencies. Elsewhere, as in a Starlette endpoint, it is made from the
+    request, `BackgroundTasks(request)`, and `recorded` records its calls. `BackgroundTasks()` and
+    `BackgroundTasks([task, …])` are Starlette's own.
     """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        scope = getattr(args[0], "scope", None) if args and cls is BackgroundTasks else None
+        made: Any = cls if scope is None else desk_of(scope).kind_of_tasks(scope)
+        new: Self = super().__new__(made)  # Python goes on with the __init__ of its class
+        return new
+
+    def __init__(
+        self, tasks: "Sequence[starlette.background.BackgroundTask] | HasScope | None" = None
+    ) -> None:
+        super().__init__(cast("Sequence[starlette.background.BackgroundTask] | None", tasks))
 
     @overload  # type: ignore[override]  # Starlette's returns None
     def add_task(
@@ -90,6 +114,20 @@ class BackgroundTasks(FastAPIBackgroundTasks):
         Raises ConfigurationError while the status routes are off, and for a call that runs in process.
         """
         raise ConfigurationError("accepted(…) needs an app with a Segundo")
+
+    async def recorded(self, response: ResponseT) -> ResponseT:
+        """Record all calls, durably on return, and have `response`, which is returned, carry them.
+
+        Return it from the endpoint: in-process calls run after its last byte, the records at the request's
+        end, also if the client has gone. If it never begins to be sent, since something failed after this,
+        none of the calls runs. Its own `background=` is Starlette's.
+        Raises HTTPException: 503 with `Retry-After` if the ledger does not take them in time, 409 if one is
+        to wait for no record. Then none of them runs.
+        """
+        raise ConfigurationError(
+            "recorded(…) is of BackgroundTasks(request), in an app with a Segundo; those that FastAPI gives "
+            "are recorded when the endpoint has returned"
+        )
 
     async def flush(self) -> None:
         """Wait until what was added so far is in the ledger. Raises LedgerUnavailable if it cannot be."""

@@ -10,6 +10,9 @@ from segundo.handle import Handle
 class ChildTasks(BackgroundTasks):
     """Adds calls as `current().add_task` does. The attempt's end decides: the seam's exits do nothing."""
 
+    def __init__(self, _: object = None) -> None:
+        super().__init__()
+
     def _add(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Handle[Any]:
         return current().add_task(function, *args, **kwargs)
 

@@ -25,7 +25,7 @@ Make = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], tuple[Tas
 class Home(NamedTuple):
     """Where attempts run: the user's app, how its calls are made, and what fills in injected parameters."""
 
-    app: FastAPI
+    app: Any
     make: Make
     inject: Inject
 
@@ -55,7 +55,8 @@ class Children:
 class TaskContext:
     """The attempt that runs: its record's `id`, its `attempt` (1 for the first), and whether to stop.
 
-    `task` is the task's name, `app` the FastAPI app that its `Segundo` was made for.
+    `task` is the task's name, `app` the app that its `Segundo` was made for: of FastAPI, to type
+    checkers too, where it is no other.
     """
 
     __slots__ = ("_children", "_home", "attempt", "cancelled", "claim", "id", "task")
@@ -80,7 +81,8 @@ class TaskContext:
 
     @property
     def app(self) -> FastAPI:
-        return self._home.app
+        app: FastAPI = self._home.app
+        return app
 
     def check(self) -> None:
         """End this attempt here if it should end, in an `async def` and in a `def`; else do nothing.

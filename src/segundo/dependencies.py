@@ -44,7 +44,7 @@ class Dependencies:
     `app`: the user's, whose overrides and state count. `state`: gives what its lifespan yielded.
     """
 
-    def __init__(self, app: FastAPI, state: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, app: Any, state: Callable[[], Mapping[str, Any]]) -> None:
         self._app = app
         self._state = state
         self._inner: dict[Callable[..., Any], Inner] = {}
@@ -95,13 +95,13 @@ _attempt: ContextVar[_Attempt] = ContextVar("segundo.dependencies")
 class Inner(FastAPI):
     """The app of one task."""
 
-    def __init__(self, outer: FastAPI, task: Task) -> None:
+    def __init__(self, outer: Any, task: Task) -> None:
         self._outer = outer
         quiet = {"tracing": False, "metrics": False, "logs": False, "operation_spans": False}
         has_telemetry = "telemetry" in inspect.signature(FastAPI.__init__).parameters
         options: dict[str, Any] = {"telemetry": quiet} if has_telemetry else {}
         super().__init__(openapi_url=None, **options)
-        self.state = outer.state
+        self.state = getattr(outer, "state", self.state)  # a raw ASGI app has none
         for kind in (HTTPException, RequestValidationError):
             self.add_exception_handler(kind, _raise)
         self.add_middleware(_As, outer=outer)
@@ -112,7 +112,10 @@ class Inner(FastAPI):
     @property
     def dependency_overrides(self) -> dict[Callable[..., Any], Callable[..., Any]]:
         """The user's, as they are now: tests change them, and put others in their place."""
-        return self._outer.dependency_overrides
+        overrides: dict[Callable[..., Any], Callable[..., Any]] = getattr(
+            self._outer, "dependency_overrides", {}
+        )  # Starlette has none
+        return overrides
 
     @dependency_overrides.setter
     def dependency_overrides(  # pyright: ignore[reportIncompatibleVariableOverride]  # FastAPI's is an attribute
@@ -124,7 +127,7 @@ class Inner(FastAPI):
 class _As:
     """`request.app` is the user's app."""
 
-    def __init__(self, app: ASGIApp, outer: FastAPI) -> None:
+    def __init__(self, app: ASGIApp, outer: Any) -> None:
         self._app = app
         self._outer = outer
 

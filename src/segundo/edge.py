@@ -1,7 +1,8 @@
 """Where the server meets the app: how a start-up ends, how a shutdown begins, and who is calling."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -9,6 +10,15 @@ from segundo.errors import ConfigurationError
 from segundo.seam import PLACE, Place
 
 ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the Segundo
+MADE = "segundo.made"  # … the BackgroundTasks that were made by hand for the request
+OVER: Any = object()  # the last in MADE, once the request is over
+
+
+class Made(Protocol):
+    """The BackgroundTasks that were made by hand for a request."""
+
+    async def on_answer(self) -> None: ...
+    async def on_end(self, error: BaseException | None) -> None: ...
 
 
 class Edge:
@@ -32,11 +42,27 @@ class Edge:
         self._down = down
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["type"] != "lifespan":
-            scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
-            scope[PLACE] = self._place  # for FastAPI apps below, wherever they are
-            return self.app(scope, receive, send)
-        return self._lifespan(scope, receive, send)
+        serve = self._lifespan if scope["type"] == "lifespan" else self._request
+        return serve(scope, receive, send)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        made: list[Made] = []
+        scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
+        scope[PLACE] = self._place  # for FastAPI apps below, wherever they are, and BackgroundTasks(request)
+        scope[MADE] = made
+
+        def sends(message: Message) -> Awaitable[None]:
+            return _answer(made, message, send) if made else send(message)
+
+        try:
+            await self.app(scope, receive, sends)
+        except BaseException as error:
+            await _end(made, error)
+            raise
+        if made:
+            await _end(made, None)
+        else:
+            made.append(OVER)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._begin(scope)
@@ -55,6 +81,30 @@ class Edge:
             await send(message)
 
         await self.app(scope, receive_and_drain, send_and_act)
+
+
+async def _answer(made: Sequence[Made], message: Message, send: Send) -> None:
+    if message["type"].endswith("http.response.start"):
+        for tasks in made:
+            await tasks.on_answer()
+    await send(message)
+
+
+async def _end(made: list[Made], error: BaseException | None) -> None:
+    ending = [*made]
+    made.append(OVER)
+    for tasks in ending:
+        await tasks.on_end(error)
+
+
+def desk_of(scope: MutableMapping[str, Any]) -> Any:
+    """The Segundo around a request or attempt. Raises ConfigurationError without one."""
+    place: Place | None = scope.get(PLACE) or getattr(scope.get("app"), PLACE, None)
+    if place is None:
+        raise ConfigurationError(
+            "BackgroundTasks(request) needs an app with a Segundo: make one with Segundo(app)"
+        )
+    return place.desk
 
 
 def check_loop() -> None:

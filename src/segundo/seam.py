@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import fastapi
 import fastapi.routing
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from segundo import shape
 from segundo.shape import FUNCTION_STACK, REQUEST_STACK
@@ -70,7 +70,7 @@ class Place:
         return known[1]
 
 
-def install(app: FastAPI, desk: Desk) -> Place:
+def install(app: object, desk: Desk) -> Place:
     """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI.
 
     So do those of FastAPI apps anywhere below it that have no place of their own: the edge puts the place
@@ -81,7 +81,8 @@ def install(app: FastAPI, desk: Desk) -> Place:
         shape.check()
         routing.solve_dependencies = _wrap(routing.solve_dependencies)
     place = Place(desk)
-    setattr(app, PLACE, place)  # with the app, so that it goes with the app
+    if isinstance(app, Starlette):
+        setattr(app, PLACE, place)  # with the app, so that it goes with the app
     return place
 
 

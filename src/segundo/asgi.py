@@ -1,0 +1,94 @@
+"""Apps of each kind: how a Segundo is put around those of FastAPI and Starlette, and around raw ASGI apps."""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from fastapi import APIRouter, FastAPI
+from starlette.applications import Starlette
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from segundo import seam
+from segundo.errors import ConfigurationError
+
+logger = logging.getLogger("segundo")
+
+
+def check(app: object) -> None:
+    """Raise ConfigurationError if no Segundo can be made for `app`, or not now."""
+    if not callable(app) or isinstance(app, type):
+        raise ConfigurationError(
+            f"Segundo(app) takes a FastAPI app, a Starlette app or another ASGI app, not {type(app).__name__}"
+        )
+    if seam.installed(app):
+        raise ConfigurationError("this app already has a Segundo; make one, and import it where you need it")
+    if isinstance(app, Starlette) and app.middleware_stack is not None:
+        raise ConfigurationError("this app has started already: make its Segundo beside it, before that")
+
+
+def put_around(app: ASGIApp, edge: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
+    """Put the edge around everything of the app; what the server is to call."""
+    if not isinstance(app, Starlette):
+        return edge(ExceptionMiddleware(_Living(app)))  # which makes answers of HTTPExceptions
+    build = app.build_middleware_stack
+    setattr(app, "build_middleware_stack", lambda: edge(build()))  # noqa: B010  # a method, to type checkers
+    return app
+
+
+def add_routes(app: ASGIApp, router: APIRouter) -> None:
+    """Serve FastAPI's routes of a router with one level, `/prefix/{id}`."""
+    if isinstance(app, FastAPI):
+        app.include_router(router)
+    elif isinstance(app, Starlette):
+        inner = FastAPI(openapi_url=None)
+        inner.state = app.state
+        inner.include_router(router)
+        app.router.routes.insert(0, Route(f"{router.prefix}/{{id}}", inner))
+    else:
+        raise ConfigurationError(
+            'status=… needs an app with routes: Segundo(Starlette(routes=[Mount("/", your_app)]), status=…)'
+        )
+
+
+class _Living:
+    """A raw ASGI app, with a start-up and a shutdown though it may know neither.
+
+    One that raises before it has said anything of its start-up does not speak the lifespan protocol.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        serve = self._live if scope["type"] == "lifespan" else self._app
+        return serve(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        heard: list[str] = []
+        said: list[str] = []
+
+        async def hears() -> Message:
+            message = await receive()
+            heard.append(message["type"])
+            return message
+
+        async def says(message: Message) -> None:
+            said.append(message["type"])
+            await send(message)
+
+        try:
+            await self._app(scope, hears, says)
+        except Exception as error:
+            if said:
+                raise
+            logger.info("the app does not speak the lifespan protocol, Segundo does: %r", error)
+        if not said:
+            await _start_and_stop(heard, receive, send)
+
+
+async def _start_and_stop(heard: list[str], receive: Receive, send: Send) -> None:
+    for step in ("lifespan.startup", "lifespan.shutdown"):
+        if step not in heard:
+            await receive()
+        await send({"type": f"{step}.complete"})
