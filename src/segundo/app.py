@@ -274,6 +274,7 @@ class Segundo:
     def _turn_to_start(self) -> asyncio.Lock:
         """One start at a time. A lock is bound to the loop where two first met at it, and in tests one loop
         follows another."""
+        check_loop()
         loop = asyncio.get_running_loop()
         if self._starting is None or self._starting[0] is not loop:
             self._starting = loop, asyncio.Lock()
