@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+# The Starlette of the oldest FastAPI says so to the newest AnyIO.
+OLD_STARLETTE = "ignore:The anyio.abc.BlockingPortal alias is deprecated:DeprecationWarning"
 USERS = Path(__file__).with_name("users")  # what users might write; copied to where it is run
 
 
@@ -46,7 +48,18 @@ def run_pytest(folder: Path, *options: str, loaded: bool = True, asyncio: str = 
         plugins += ["-o", f"asyncio_mode={asyncio}", "-o", "asyncio_default_fixture_loop_scope=function"]
     else:
         plugins += ["-p", "no:asyncio"]
-    given = ("-q", "-W", "error", "-p", "no:cacheprovider", *plugins, f"--junitxml={report}", *options)
+    given = (
+        "-q",
+        "-W",
+        "error",
+        "-W",
+        OLD_STARLETTE,
+        "-p",
+        "no:cacheprovider",
+        *plugins,
+        f"--junitxml={report}",
+        *options,
+    )
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", *given],
         cwd=folder,

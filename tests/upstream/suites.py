@@ -43,6 +43,8 @@ def run(folder: Path, *arguments: str, everywhere: bool = False, workers: int = 
         "-p",
         "no:randomly",
         "-p",
+        "no:asyncio",
+        "-p",
         "no:cacheprovider",
         "-o",
         "junit_family=xunit1",
