@@ -6,6 +6,7 @@ that the parts are there; `segundo doctor` and the tests say that a request stil
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, cast
@@ -33,6 +34,15 @@ def check() -> None:
             f"its BackgroundTasks would not be kept. The newest FastAPI known to work is {NEWEST_KNOWN}: "
             f"pip install 'fastapi=={NEWEST_KNOWN}', or look for a newer Segundo"
         )
+
+
+def newer(version: str) -> bool:
+    """Whether a FastAPI came out after the newest that is known."""
+    return _numbers(version) > _numbers(NEWEST_KNOWN)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def _missing() -> Iterator[str]:

@@ -5,14 +5,18 @@ import signal
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
+import fastapi.routing
 import pytest
+from fastapi.dependencies.utils import solve_dependencies
 
 from segundo.cli import doctor
-from segundo.cli.doctor import Level, file_system, findings, sqlite
+from segundo.cli.doctor import Level, file_system, findings, framework, sqlite
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.ledger.sqlite.visitor import Visitor
 from segundo.record import State
+from segundo.shape import NEWEST_KNOWN
 from tests.cli.ledgers import ended, fill, held_elsewhere, one_of_each, queued, running
 from tests.cli.terminal import segundo
 from tests.ledger.suite import call, settlement
@@ -46,12 +50,39 @@ def test_a_healthy_ledger_is_ok_line_by_line() -> None:
     assert {line.split()[0] for line in lines if line[0] != " "} <= {"ok", "warning"}
     said = " ".join(answer.out.split())
     for words in (
+        "a trial request is recorded before it is answered",
         *("file /", "schema 1, application id 0x5365676f", "WAL ", "permissions the owner's alone"),
         *(f"SQLite {sqlite3.sqlite_version}", "integrity SQLite's quick check finds nothing"),
         *(f"processes 1 alive: pid {holder.pid} on ", "durability full: a commit survives power loss"),
         *("1 running, 1 succeeded, 0 failed", "due nothing waits to be run now", ": shop:charge "),
     ):
         assert words in said
+
+
+def test_the_installed_fastapi_is_tried_with_a_request() -> None:
+    assert framework("0.165.0") == (
+        Level.OK,
+        "FastAPI",
+        "0.165.0: a trial request is recorded before it is answered",
+    )
+    assert framework("0.999.1").text.endswith("the newest that all tests were run with")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_fastapi_that_makes_its_own_background_tasks_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastapi.routing, "solve_dependencies", deaf)
+    level, _, text = framework("0.999.1")
+    assert level is Level.PROBLEM
+    assert text == (
+        "0.999.1: a call was not recorded before its request was answered. "
+        f"The newest known to work is {NEWEST_KNOWN}"
+    )
+
+
+async def deaf(**given: Any) -> Any:
+    """A FastAPI of tomorrow, whose parameter is still there and no longer used."""
+    del given["background_tasks"]
+    return await solve_dependencies(**given)
 
 
 def test_a_problem_ends_it_with_1_and_names_the_way_out() -> None:

@@ -9,17 +9,20 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+import fastapi
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from segundo.cli.phrases import duration, line, number, size
-from segundo.errors import LedgerError
+from segundo.cli.trial import trial
+from segundo.errors import ConfigurationError, LedgerError
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
 from segundo.ledger.sqlite.visitor import Glimpse, TooLong, Visitor, Worker
 from segundo.record import State
 from segundo.settings import settings
+from segundo.shape import NEWEST_KNOWN, newer
 
 LARGE_WAL = 64 * 2**20  # bytes; SQLite begins anew after some 4 MiB, unless a long read is in its way
 LATE = 60.0  # seconds that a due record may wait before it is worth a word
@@ -58,6 +61,7 @@ def examine(path: Path) -> int:
 
 
 def findings(path: Path) -> Iterator[Finding]:
+    yield framework(fastapi.__version__)
     yield file_system(file.filesystem(path.parent))
     try:
         with Visitor(path) as visitor:
@@ -69,6 +73,21 @@ def findings(path: Path) -> Iterator[Finding]:
             yield from _records(visitor)
     except LedgerError as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
+
+
+def framework(version: str) -> Finding:
+    """Segundo hangs on to FastAPI where it promises nothing: a request says whether it still holds."""
+    try:
+        wrong = trial()
+    except ConfigurationError as error:
+        wrong = str(error)
+    if wrong is not None:
+        text = f"{version}: {wrong}. The newest known to work is {NEWEST_KNOWN}"
+        return Finding(Level.PROBLEM, "FastAPI", text)
+    text = f"{version}: a trial request is recorded before it is answered"
+    if newer(version):
+        text += f"; newer than {NEWEST_KNOWN}, the newest that all tests were run with"
+    return Finding(Level.OK, "FastAPI", text)
 
 
 # The file
