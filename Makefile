@@ -1,5 +1,6 @@
 # Everything a contributor or CI runs. `make` lists it.
-# Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE.
+# Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE,
+# UPSTREAM (--near: only what is near to background tasks).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -11,6 +12,7 @@ TESTS ?= tests
 WORKERS ?= 2
 BENCH ?= request
 SERVE ?=
+UPSTREAM ?=
 PYTEST := -m pytest -rs -n $(WORKERS)
 OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
@@ -70,14 +72,15 @@ test-newest-python: .venv-newest/.installed ## The tests on the newest Python fo
 	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
 	@touch $@
 
-upstream: .venv-upstream/.installed ## FastAPI's and Starlette's own tests of the newest FastAPI, as they are and with Segundo
-	.venv-upstream/bin/python -m tests.upstream --workers $(WORKERS)
+upstream: .venv-upstream/.installed ## FastAPI's and Starlette's own tests of the newest FastAPI, as they are and with Segundo; tools that patch it
+	.venv-upstream/bin/python -m pytest -q tests/upstream/tools.py
+	.venv-upstream/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
 
 upstream-oldest: .venv-upstream-oldest/.installed ## The same of the oldest FastAPI that is supported, on the oldest Python found
-	.venv-upstream-oldest/bin/python -m tests.upstream --workers $(WORKERS) -W default
+	.venv-upstream-oldest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM) -W default
 
 upstream-newest-python: .venv-upstream-newest/.installed ## The same of the newest FastAPI, on the newest Python found
-	.venv-upstream-newest/bin/python -m tests.upstream --workers $(WORKERS)
+	.venv-upstream-newest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
 
 .venv-upstream/.installed: pyproject.toml
 	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli]'

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from tests.support import ROOT
 from tests.upstream.sources import NotToBeHad, missing, sources, unpack
-from tests.upstream.suites import Case, Outcomes, files, of_files, run, touching, worse
+from tests.upstream.suites import Case, Outcomes, files, near, of_files, run, touching, worse
 
 BUILD = ROOT / "build" / "upstream"
 
@@ -57,11 +57,12 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--workers", type=int, default=2, help="test processes")
     options.add_argument("-W", "--warnings", action="append", default=[], help="as pytest has it")
+    options.add_argument("--near", action="store_true", help="only what is near to background tasks")
     options.add_argument("projects", nargs="*", default=["starlette", "fastapi"])
     given = options.parse_args()
     print(f"Python {sys.version.split()[0]}, " + ", ".join(map(_versioned, (*given.projects, "pydantic"))))
     try:
-        suites = [examine(project, given.workers, given.warnings) for project in given.projects]
+        suites = [examine(project, given) for project in given.projects]
     except NotToBeHad as reason:
         print(f"1 skipped: upstream's tests cannot be had: {reason}")
         return int(os.environ.get("CI") == "true")
@@ -70,25 +71,25 @@ def main() -> int:
     return int(failures > 0)
 
 
-def examine(project: str, workers: int, warnings: Sequence[str]) -> Suite:
+def examine(project: str, given: argparse.Namespace) -> Suite:
     archive = sources(project, BUILD)
     here = BUILD / f"{project}-{version(project)}"
     shutil.rmtree(here, ignore_errors=True)
     stock, ours = (unpack(archive, here / name, ours=name == "ours") for name in ("stock", "ours"))
-    tests = sorted((stock / "tests").rglob("test_*.py"))
-    left_out = {str(file.relative_to(stock)): missing(file, stock) for file in tests}
+    every = sorted(str(file.relative_to(stock)) for file in (stock / "tests").rglob("test_*.py"))
+    left_out = {file: missing(stock / file, stock) for file in (near(stock) if given.near else every)}
     wanted = [file for file, lacks in left_out.items() if not lacks]
     with_import = sorted({*touching(ours)} & {*wanted})
     # Starlette has no seam: there, a Segundo is met through our own classes.
     of_apps = ours if project == "starlette" else stock
-    options = [f"-W{warning}" for warning in warnings]
+    options = [f"-W{warning}" for warning in given.warnings]
     return Suite(
         project,
-        _announced(f"{project} as it is", run(stock, *options, *wanted, workers=workers)),
+        _announced(f"{project} as it is", run(stock, *options, *wanted, workers=given.workers)),
         _announced(f"{project} with the import changed", run(ours, *options, *with_import)),
         _announced(
             f"{project} with a Segundo in every app",
-            run(of_apps, *options, *wanted, everywhere=True, workers=workers),
+            run(of_apps, *options, *wanted, everywhere=True, workers=given.workers),
         ),
         {file: lacks for file, lacks in left_out.items() if lacks},
     )

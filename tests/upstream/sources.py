@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OURS = {"BackgroundTask", "BackgroundTasks"}
-WANTED = (["tests"], ["docs_src"], ["scripts"], ["pyproject.toml"])
+WANTED = (["tests"], ["docs"], ["docs_src"], ["scripts"], ["pyproject.toml"])
 THEIRS = {"starlette.background", "fastapi.background", "fastapi"}
 
 

@@ -15,6 +15,26 @@ PLUGIN = "everywhere"  # beside this file; put into upstream's folder to be foun
 WORSE = ("passed", "skipped", "failed")  # what counts where a test reports twice: from left to right
 
 
+# What a request's exit stacks and dependencies promise, in FastAPI; whom a response passes, in Starlette.
+NEAR = (
+    "tests/test_async_dependency_cleanup.py",
+    "tests/test_dependency_after_yield*.py",
+    "tests/test_dependency_concurrency.py",
+    "tests/test_dependency_contextmanager.py",
+    "tests/test_dependency_contextvars.py",
+    "tests/test_dependency_overrides.py",
+    "tests/test_dependency_yield*.py",
+    "tests/test_exception_handlers.py",
+    "tests/test_response_dependency.py",
+    "tests/test_router_events.py",
+    "tests/test_ws_*.py",
+    "tests/test_tutorial/test_background_tasks/test_*.py",
+    "tests/test_tutorial/test_dependencies/test_*.py",
+    "tests/middleware/test_*.py",
+    "tests/test_responses.py",
+)
+
+
 class Case(NamedTuple):
     """One case of one test, where it stands in its file."""
 
@@ -104,6 +124,12 @@ def of_files(outcomes: Outcomes, wanted: Collection[str]) -> Outcomes:
 
 def files(outcomes: Outcomes) -> set[str]:
     return {test.file for test in outcomes}
+
+
+def near(folder: Path) -> list[str]:
+    """The test files of NEAR, and those of background tasks."""
+    globbed = {str(file.relative_to(folder)) for glob in NEAR for file in folder.glob(glob)}
+    return sorted({*globbed, *touching(folder)})
 
 
 def touching(folder: Path) -> list[str]:

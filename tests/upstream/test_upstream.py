@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from segundo.shape import NEWEST_KNOWN
+from tests.upstream.newest import note
 from tests.upstream.sources import NotToBeHad, missing, sources, unpack, with_ours
 from tests.upstream.suites import Case, Outcomes, run, worse
 
@@ -134,6 +136,11 @@ def test_only_the_imports_of_the_two_classes_are_changed() -> None:
         "from segundo import BackgroundTask as Task",
         "from fastapi.responses import Response",
     ]
+
+
+def test_a_newer_fastapi_than_the_newest_known_is_noted_with_what_to_change() -> None:
+    assert "NOTE" not in note(NEWEST_KNOWN)
+    assert 'NEWEST_KNOWN = "0.999.0"' in note("0.999.0")
 
 
 def test_a_test_is_worse_that_fails_is_skipped_or_is_not_reached_where_upstreams_passes() -> None:
