@@ -168,7 +168,10 @@ class Runner:
 
     def _restore(self, record: Record) -> None:
         if record.carried is not None:
-            for name, value in ANYTHING.decode(record.carried).items():
+            carried = ANYTHING.decode(record.carried)
+            if not isinstance(carried, dict):
+                raise PayloadError("what is carried is no object of names and values")
+            for name, value in carried.items():
                 if name in self._carry:
                     self._carry[name].set(value)
 
@@ -257,4 +260,7 @@ def _reason(error: BaseException) -> str:
 
 def log_failure(record: Record, settlement: Settlement) -> None:
     error = json.loads(settlement.error or "{}")
-    logger.error("%s %s failed: %s", record.task, record.id, error.get("traceback", settlement.reason))
+    # Who writes into the file may say anything in a name, but not begin a line of the log with it
+    # (test_no_line_of_the_log_begins_with_what_a_name_says).
+    name = record.task if record.task.isprintable() else ascii(record.task)
+    logger.error("%s %s failed: %s", name, record.id, error.get("traceback", settlement.reason))

@@ -182,11 +182,11 @@ class Model:
         self._ended("forget", gone)
 
     def _may_go(self, id: str, owner: str, held: bool) -> bool:
-        """What never ran: cancelled, or in the owner's hands; recorded outside a request, in nobody's."""
+        """What never ran: cancelled, or in the owner's hands; outside a request, in nobody's too."""
         record = self.records.get(id)
         if record is None or record.claim or record.state in (State.SUCCEEDED, State.FAILED):
             return False
-        return record.state is State.CANCELLED or record.owner == (owner if held else None)
+        return record.state is State.CANCELLED or record.owner in ((owner,) if held else (owner, None))
 
     def start(self, answer: Any, *, owner: str, records: Sequence[Record], limit: int) -> None:
         """Transition bd, or b."""
