@@ -27,7 +27,7 @@ logger = logging.getLogger("segundo")
 
 SHORTEST_PUT_OFF, LONGEST_PUT_OFF = 1.0, 60.0  # seconds, while nobody here knows the task
 UNKNOWN_FOR_GOOD = 7 * 86400.0  # seconds after which an unknown task has failed
-ANYTHING = Value(Any)
+CARRIED = Value(dict[str, Any])
 
 
 class Stop(StrEnum):
@@ -168,10 +168,7 @@ class Runner:
 
     def _restore(self, record: Record) -> None:
         if record.carried is not None:
-            carried = ANYTHING.decode(record.carried)
-            if not isinstance(carried, dict):
-                raise PayloadError("what is carried is no object of names and values")
-            for name, value in carried.items():
+            for name, value in CARRIED.decode(record.carried).items():
                 if name in self._carry:
                     self._carry[name].set(value)
 

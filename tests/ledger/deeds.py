@@ -89,7 +89,7 @@ class Deeds:
             priority=choice([5, 5, 0, 9]),
             delay=choice([0.0, 0.0, 0.0, FOR_LATER]),
             attempts=choice([1, 2, None]),
-            crash_limit=choice([0, 1, 3]),
+            crash_limit=choice([0, 1, 1, 3]),
             key=choice([None, None, "a", "b"]),
             retention=choice([None, 0.0, 15.0]),
             after=after if choice([True] * 9 + [False]) else (*after, Link(UNKNOWN)),

@@ -24,8 +24,8 @@ USUAL = [
     *["record"] * 7,
     *["claim", "settle"] * 6,
     *["together", "release", "start"] * 3,
-    *["beat", "cancel", "die", "rescue", "move_the_clock"] * 2,
-    *["forget", "progress", "prune", "prune_a_few", "record_again", "give_up_a_request", "leave"],
+    *["beat", "cancel", "die_with_full_hands", "rescue", "move_the_clock"] * 2,
+    *["forget", "progress", "prune", "prune_a_few", "record_again", "give_up_a_request", "leave", "die"],
 ]
 
 
@@ -152,6 +152,14 @@ class Lives(Machine):
         return True
 
     # Processes
+
+    @rule(seed=SEEDS)
+    def die_with_full_hands(self, seed: int) -> None:
+        """It takes what there is and dies of it, and another takes over."""
+        owner = self.lives[seed % 2].owners[0]
+        self.act(Random(seed), Deed("claim", {"owner": owner, "limit": 4}))
+        self.die(seed)
+        self.rescue(seed)
 
     @rule(seed=SEEDS)
     def die(self, seed: int) -> None:
