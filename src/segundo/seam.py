@@ -96,12 +96,13 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         request = given["request"]
         app = request.scope.get("app")
         place: Place | None = getattr(app, PLACE, None) or request.scope.get(PLACE)
-        if place is None or not (place.concerns(given["dependant"]) or app.dependency_overrides):
+        overrides = getattr(app, "dependency_overrides", None)  # Starlette, whose tasks may inject, has none
+        if place is None or not (place.concerns(given["dependant"]) or overrides):
             return original(**given)
         if "background_tasks" in given:  # by a wrapper of ours around one that hides our mark
             return original(**given)
         ours = place.desk.begin(request)
-        if ours is None or given["dependant"].dependencies or app.dependency_overrides:
+        if ours is None or given["dependant"].dependencies or overrides:
             return _solve(original, place.desk, ours, given)
         # Nothing of the app's lies between our exits of the request stack: the last can do it all.
         given["background_tasks"] = ours

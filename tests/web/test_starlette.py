@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
-from typing import Any
+from typing import Annotated, Any
 
 import fastapi
 import pytest
@@ -30,7 +30,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from segundo import BackgroundTask, BackgroundTasks, Segundo
+from segundo import INJECTED, BackgroundTask, BackgroundTasks, Segundo, task
 from segundo.errors import ConfigurationError
 from tests.web.apps import LEDGER, Watched, calling, ended, lifespan, messages, records, running, states
 from tests.web.tasks import declared, events, fail, note, note_async
@@ -389,6 +389,23 @@ async def test_a_websockets_calls_are_recorded_and_released_as_they_come() -> No
         await app({**http_scope(), "type": "websocket", "scheme": "ws"}, receive, send)
         await ended(2)
     assert events() == ["opened", "closed"]
+
+
+def host() -> str:
+    return "mail.example"
+
+
+@task
+def injected(host: Annotated[str, fastapi.Depends(host)] = INJECTED) -> None:
+    note(f"by {host}")
+
+
+async def test_a_task_of_a_starlette_app_has_its_dependencies() -> None:
+    app = app_of(answers)
+    async with lifespan(app):
+        await app.state.segundo.submit(injected)
+        await ended(1)
+    assert events() == ["by mail.example"]
 
 
 def test_in_the_test_mode_calls_run_before_the_clients_call_returns() -> None:
