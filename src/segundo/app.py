@@ -61,7 +61,8 @@ class Segundo:
     packages and modules whose plain functions may be recorded, instead of "where `Segundo` is made, and
     whatever is not installed". `freeze`: spare the garbage collector what is alive after start-up, and let
     it look at young objects in larger lots (on; a busy app answers more requests, and its longest pauses are
-    shorter).
+    shorter). `inject`: False leaves FastAPI's own `BackgroundTasks` to its endpoints, and no private name of
+    FastAPI is used; `BackgroundTasks(request)` is durable all the same.
 
     Nothing is opened before the app starts. Raises ConfigurationError.
     """
@@ -80,6 +81,7 @@ class Segundo:
         carry: Mapping[str, ContextVar[Any]] | None = None,
         modules: Iterable[str] | None = None,
         freeze: bool | None = None,
+        inject: bool = True,
     ) -> None:
         asgi.check(app)
         self.app = app
@@ -115,7 +117,7 @@ class Segundo:
         if isinstance(app, Starlette):
             app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
             app.state.segundo = self
-        self._place = seam.install(app, self)
+        self._place = seam.install(app, self, inject=inject)
         edge = partial(
             Edge,
             place=self._place,

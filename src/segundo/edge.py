@@ -46,6 +46,8 @@ class Edge:
         return serve(scope, receive, send)
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if MADE in scope:  # it stays that of the app, with a Segundo of its own, that this one is mounted in
+            scope = dict(scope)
         made: list[Made] = []
         scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
         scope[PLACE] = self._place  # for FastAPI apps below, wherever they are, and BackgroundTasks(request)
@@ -59,10 +61,7 @@ class Edge:
         except BaseException as error:
             await _end(made, error)
             raise
-        if made:
-            await _end(made, None)
-        else:
-            made.append(OVER)
+        await _end(made, None)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._begin(scope)

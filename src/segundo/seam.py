@@ -55,8 +55,9 @@ class Desk(Protocol):
 class Place:
     """One app's place at the seam: who begins its requests, and what is known of its routes."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, *, inject: bool = True) -> None:
         self.desk = desk
+        self.inject = inject
         # A Dependant has no room for a mark and no weak reference: its answer is kept under its address.
         self._answers: dict[int, tuple[Any, bool]] = {}
 
@@ -70,17 +71,20 @@ class Place:
         return known[1]
 
 
-def install(app: object, desk: Desk) -> Place:
+def install(app: object, desk: Desk, *, inject: bool = True) -> Place:
     """From now on, requests of `app` get our background tasks. ConfigurationError on an unknown FastAPI.
+
+    Unless `inject` is False: then they get them by `BackgroundTasks(request)` alone, and FastAPI is left as
+    it is.
 
     So do those of FastAPI apps anywhere below it that have no place of their own: the edge puts the place
     that is returned in each request's scope, under PLACE.
     """
     routing: Any = fastapi.routing  # the name is private, so its module does not export it to type checkers
-    if not hasattr(getattr(routing, "solve_dependencies", None), OURS):
+    if inject and not hasattr(getattr(routing, "solve_dependencies", None), OURS):
         shape.check()
         routing.solve_dependencies = _wrap(routing.solve_dependencies)
-    place = Place(desk)
+    place = Place(desk, inject=inject)
     if isinstance(app, Starlette):
         setattr(app, PLACE, place)  # with the app, so that it goes with the app
     return place
@@ -96,8 +100,10 @@ def _wrap(original: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         request = given["request"]
         app = request.scope.get("app")
         place: Place | None = getattr(app, PLACE, None) or request.scope.get(PLACE)
-        overrides = getattr(app, "dependency_overrides", None)  # Starlette, whose tasks may inject, has none
-        if place is None or not (place.concerns(given["dependant"]) or overrides):
+        if place is None or not place.inject:
+            return original(**given)
+        overrides = getattr(app, "dependency_overrides", None)  # a Starlette app, whose task it is, has none
+        if not (overrides or place.concerns(given["dependant"])):
             return original(**given)
         if "background_tasks" in given:  # by a wrapper of ours around one that hides our mark
             return original(**given)

@@ -32,7 +32,9 @@ def check() -> None:
         raise ConfigurationError(
             f"FastAPI {fastapi.__version__} has no {', no '.join(missing)}, where Segundo hangs on to it: "
             f"its BackgroundTasks would not be kept. The newest FastAPI known to work is {NEWEST_KNOWN}: "
-            f"pip install 'fastapi=={NEWEST_KNOWN}', or look for a newer Segundo"
+            f"pip install 'fastapi=={NEWEST_KNOWN}', or look for a newer Segundo. Or do without private "
+            "names, as Starlette apps do: Segundo(app, inject=False), and in the endpoints "
+            "BackgroundTasks(request) and return await tasks.recorded(response)"
         )
 
 

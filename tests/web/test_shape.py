@@ -8,8 +8,10 @@ from typing import Any
 import fastapi.dependencies.utils
 import fastapi.routing
 import pytest
-from fastapi import BackgroundTasks, FastAPI
+from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi.responses import JSONResponse
 
+import segundo
 from segundo import Segundo, shape
 from tests.support import ROOT
 from tests.web.apps import ended, running, states
@@ -45,6 +47,7 @@ for _ in range(2):
         Segundo(app)
     except ConfigurationError as error:
         print(error)
+Segundo(app, inject=False)
 """
 
 TOMORROW = {
@@ -79,6 +82,7 @@ def test_a_fastapi_of_tomorrow_is_refused_before_the_app_starts(change: str) -> 
     ).stdout.splitlines()
     assert lacks in said[0]
     assert f"pip install 'fastapi=={shape.NEWEST_KNOWN}'" in said[0]
+    assert "Segundo(app, inject=False)" in said[0]
     assert said[1] == said[0], "the app was taken for one that has a Segundo"
 
 
@@ -123,3 +127,25 @@ def counting_app() -> FastAPI:
         return type(tasks.tasks[0]).__name__
 
     return app
+
+
+async def test_the_way_without_private_names_leaves_fastapi_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    routing: Any = fastapi.routing
+    own = fastapi.dependencies.utils.solve_dependencies
+    monkeypatch.setattr(routing, "solve_dependencies", own)
+    app = FastAPI()
+    Segundo(app, inject=False)
+    assert routing.solve_dependencies is own
+    counting_app()  # which needs the private name, and puts its wrapper around
+
+    @app.get("/")
+    async def endpoint(request: Request, given: BackgroundTasks) -> JSONResponse:
+        assert type(given) is BackgroundTasks
+        tasks = segundo.BackgroundTasks(request)
+        tasks.add_task(note, "task")
+        return await tasks.recorded(JSONResponse("ok"))
+
+    async with running(app) as client:
+        assert (await client.get("/")).json() == "ok"
+        await ended(1)
+    assert events() == ["task"]

@@ -2,13 +2,14 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import fastapi
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask as StarletteBackgroundTask
 from starlette.endpoints import HTTPEndpoint
@@ -30,7 +31,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from segundo import INJECTED, BackgroundTask, BackgroundTasks, Segundo, task
+from segundo import INJECTED, BackgroundTask, BackgroundTasks, Segundo, current, task
 from segundo.errors import ConfigurationError
 from tests.web.apps import LEDGER, Watched, calling, ended, lifespan, messages, records, running, states
 from tests.web.tasks import declared, events, fail, note, note_async
@@ -457,6 +458,71 @@ async def test_the_status_routes_of_an_own_router_ask_its_dependencies() -> None
         assert (await client.get(f"/tasks/{first['id']}")).status_code == 401
         detail = await client.get(f"/tasks/{first['id']}", headers={"operator": "ada"})
         assert "arguments" in detail.json()
+
+
+def database_of(request: Request) -> str:
+    return f"{request.app.state.database} {request.state.pool}"
+
+
+@task
+def reads(database: Annotated[str, Depends(database_of)] = INJECTED) -> str:
+    assert isinstance(current().app, Starlette)
+    return database
+
+
+async def test_tasks_depend_on_what_the_app_has_and_its_lifespan_yielded() -> None:
+    @asynccontextmanager
+    async def around(_: Starlette) -> AsyncGenerator[dict[str, str]]:
+        yield {"pool": "pool"}
+
+    async def endpoint(request: Request) -> Response:
+        tasks = BackgroundTasks(request)
+        tasks.add_task(reads)
+        return await tasks.recorded(PlainTextResponse("ok"))
+
+    app = Starlette(routes=[Route("/", endpoint)], lifespan=around)
+    Segundo(app)
+    app.state.database = "shop"
+    async with running(app) as client:
+        await client.get("/")
+        (record,) = await ended(1)
+    assert record["result"] == '"shop pool"'
+
+
+def adds_by_request(request: Request) -> None:
+    BackgroundTasks(request).add_task(note, "child")
+
+
+@task
+def has_a_child(_: Annotated[None, Depends(adds_by_request)] = INJECTED) -> None: ...
+
+
+async def test_what_a_dependency_of_a_task_makes_from_its_request_adds_child_calls() -> None:
+    app = app_of(answers)
+    async with running(app):
+        await app.state.segundo.submit(has_a_child)
+        await ended(2)
+    assert events() == ["child"]
+
+
+async def adds_behind(request: Request, call_next: Any) -> Response:
+    answer: Response = await call_next(request)
+    tasks = BackgroundTasks(request)
+    tasks.add_task(note, "outer")
+    return await tasks.recorded(answer)
+
+
+async def test_a_mounted_app_with_its_own_segundo_leaves_the_outer_request_to_the_outer_one() -> None:
+    below = app_of(answers, ledger="below.db")
+    app = Starlette(
+        routes=[Mount("/below", below)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=adds_behind)]
+    )
+    Segundo(app)
+    async with running(app) as client, lifespan(below):
+        assert (await client.get("/below/")).status_code == 200
+        await ended(1)
+        await ended(2, Path("below.db"))
+    assert sorted(events()) == ["in process", "outer", "plain", "task"]
 
 
 # By hand and wrong

@@ -5,7 +5,11 @@ from typing import Annotated, assert_type
 
 from fastapi import BackgroundTasks as FastAPIBackgroundTasks
 from fastapi import Depends, FastAPI
-from starlette.responses import Response
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from segundo import (
     INJECTED,
@@ -134,6 +138,23 @@ def answered(tasks: BackgroundTasks) -> Response:
     return tasks.accepted(tasks.add_task(count, "one two"))
 
 
+async def starlette(request: Request, socket: WebSocket) -> HTMLResponse:
+    Segundo(Starlette(), status="/tasks")
+    BackgroundTasks(socket).add_task(count, "one two")
+    tasks = BackgroundTasks(request)
+    assert_type(tasks.add_task(count, "one two"), Handle[int])
+    return await tasks.recorded(HTMLResponse())
+
+
+async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+    tasks = BackgroundTasks(Segundo(raw))
+    response = await tasks.recorded(HTMLResponse())
+    assert_type(response, HTMLResponse)
+    await response(scope, receive, send)
+
+
 def alone() -> None:
+    BackgroundTasks([BackgroundTask(plain, "ada")])
+    BackgroundTasks(tasks=[BackgroundTask(plain, "ada")])
     BackgroundTask(plain, "ada", copies=1)
     BackgroundTask(named, func="a task's own argument", self=1)

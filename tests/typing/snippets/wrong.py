@@ -65,6 +65,13 @@ def answered(tasks: BackgroundTasks) -> None:
     print(number)
 
 
+async def attached(tasks: BackgroundTasks) -> None:
+    await tasks.recorded({"ok": True})  # error
+    BackgroundTasks("request")  # error
+    BackgroundTasks([count])  # error
+    Segundo("main:app")  # error
+
+
 def alone() -> None:
     BackgroundTask(plain, 1)  # error
 
