@@ -175,6 +175,14 @@ class Record(NamedTuple):
         return self._replace(arguments=None, carried=None) if self.secret else self
 
     @property
+    def printable_task(self) -> str:
+        """The task's name for a log: who writes into the file may say anything in it, but begin no line.
+
+        (test_no_line_of_the_log_begins_with_what_a_name_says)
+        """
+        return self.task if self.task.isprintable() else ascii(self.task)
+
+    @property
     def attempt(self) -> int:
         """The number of the attempt that runs, would run next, or was the last: 1 for the first."""
         if self.state is State.FAILED and self.reason != "WorkerLost":

@@ -257,7 +257,5 @@ def _reason(error: BaseException) -> str:
 
 def log_failure(record: Record, settlement: Settlement) -> None:
     error = json.loads(settlement.error or "{}")
-    # Who writes into the file may say anything in a name, but not begin a line of the log with it
-    # (test_no_line_of_the_log_begins_with_what_a_name_says).
-    name = record.task if record.task.isprintable() else ascii(record.task)
-    logger.error("%s %s failed: %s", name, record.id, error.get("traceback", settlement.reason))
+    why = error.get("traceback", settlement.reason)
+    logger.error("%s %s failed: %s", record.printable_task, record.id, why)

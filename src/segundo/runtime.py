@@ -221,7 +221,8 @@ class Runtime:
 
     async def _rescue(self) -> None:
         for record in await self.ledger.rescue():
-            logger.warning("rescued %s %s from a dead process: %s", record.task, record.id, record.state)
+            name = record.printable_task
+            logger.warning("rescued %s %s from a dead process: %s", name, record.id, record.state)
 
     async def _prune(self) -> None:
         while await self.ledger.prune(limit=PRUNE_AT_ONCE) == PRUNE_AT_ONCE:

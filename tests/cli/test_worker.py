@@ -86,6 +86,22 @@ def test_a_task_in_a_worker_reaches_what_the_lifespan_yielded() -> None:
     assert said("uses", "pool")
 
 
+def test_a_worker_runs_the_records_of_a_raw_asgi_app() -> None:
+    Path("raw.py").write_text(
+        "from main import say, until\n"
+        "from segundo import Segundo\n\n\n"
+        "async def app(scope, receive, send):\n"
+        "    raise NotImplementedError\n\n\n"
+        "seg = Segundo(app)\n"
+    )
+    Path("go").touch()
+    recorded("until", {"file": "go"})
+    with Worker("raw:seg") as worker:
+        wait_until(done)
+        worker.signal()
+        assert worker.ended() == 0
+
+
 def test_a_worker_takes_over_from_a_server_that_was_killed() -> None:
     with Server("main:app", cwd=Path.cwd()) as server:
         for path in ("until/go", "plain/now"):

@@ -2,8 +2,7 @@
 
 Written from the table in `record.py` and the words of `segundo.ledger.Ledger`. Each verb takes the arguments
 of the ledger's method and, first, what the ledger answered: that is checked, and where the ledger may choose
-(which of many is claimed or pruned) its choice is taken over. Each change names its letter, and is looked up
-in the table.
+(which of many is claimed or pruned) its choice is taken over. Each change is looked up by its letter.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -16,9 +15,8 @@ from segundo.ledger import Beat, Settlement
 from segundo.record import TRANSITIONS, Call, Link, Record, State
 from tests.ledger.agreement import Divergence, Told, agree, agree_on, agree_on_urgency, urgency, wiped
 
-LETTERS = {
-    (row.letter, row.source, row.target, verb) for row in TRANSITIONS for verb in row.by.split(", ")
-}  # who may do what
+# Who may do what.
+LETTERS = {(row.letter, row.source, row.target, by) for row in TRANSITIONS for by in row.by.split(", ")}
 
 
 @dataclass(frozen=True)

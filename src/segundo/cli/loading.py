@@ -42,10 +42,13 @@ def load(target: str, *, factory: bool) -> Any:
 
 
 def segundo_of(app: Any, target: str) -> Segundo:
-    """The app's Segundo, also where middleware is wrapped around the app. Raises ConfigurationError."""
+    """The app's Segundo, also where middleware is wrapped around the app; of raw ASGI it is what is served.
+
+    Raises ConfigurationError.
+    """
     seen = app
     for _ in range(DEEPEST):
-        found = getattr(getattr(seen, "state", None), "segundo", None)
+        found = seen if isinstance(seen, Segundo) else getattr(getattr(seen, "state", None), "segundo", None)
         if isinstance(found, Segundo) and callable(app):
             return found
         seen = getattr(seen, "app", None)
