@@ -15,7 +15,8 @@ async def main(settings: Settings) -> int:
     """Remove what the run left behind, unless there is something to look into."""
     task = asyncio.current_task()
     assert task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):  # by name: who starts it in the background ignores Ctrl+C
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     folder = Path(tempfile.mkdtemp(prefix="segundo-demo-"))
     run, code = Run(settings, folder), 1
     try:
