@@ -266,7 +266,8 @@ def test_a_parameter_that_cannot_be_passed_by_name_is_refused_where_it_is_declar
 # Opened and closed
 
 
-async def session() -> AsyncGenerator[str]:
+@contextlib.contextmanager
+def a_session() -> Generator[str]:
     note("open")
     try:
         yield "session"
@@ -277,19 +278,16 @@ async def session() -> AsyncGenerator[str]:
         note("commit")
     finally:
         note("close")
+
+
+async def session() -> AsyncGenerator[str]:
+    with a_session() as session:
+        yield session
 
 
 def session_in_a_thread() -> Generator[str]:
-    note("open")
-    try:
-        yield "session"
-    except BaseException as error:
-        note(f"rollback {type(error).__name__}")
-        raise
-    else:
-        note("commit")
-    finally:
-        note("close")
+    with a_session() as session:
+        yield session
 
 
 Session = Annotated[str, Depends(session)]

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -29,7 +30,7 @@ PATIENCE = 30.0  # seconds that a drain waits for the executor
 LOOK = 0.005
 
 
-class TestedRuntime(Runtime):
+class TestedRuntime(Runtime, ABC):
     """A runtime that the test looks at, and that ends with it if no lifespan ends it."""
 
     ledger: WatchedLedger
@@ -109,9 +110,9 @@ class TestedRuntime(Runtime):
     def in_process_over(self) -> None:
         self._present.raise_unseen()
 
+    @abstractmethod
     async def drain_for_test(self) -> None:
         """Run all that is due until nothing is, and prune."""
-        raise NotImplementedError
 
 
 class InlineTested(TestedRuntime, InlineRuntime):
