@@ -121,6 +121,7 @@ class Segundo:
         edge = partial(
             Edge,
             place=self._place,
+            root=lambda: getattr(app, "root_path", ""),  # FastAPI's own, which it prefers to the server's
             begin=self._watch,
             up=self._up,
             drain=self._drain,

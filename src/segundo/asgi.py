@@ -2,6 +2,9 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from types import new_class
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
@@ -13,6 +16,9 @@ from segundo import seam
 from segundo.errors import ConfigurationError
 
 logger = logging.getLogger("segundo")
+
+EDGE = "_segundo_edge"  # where an app keeps what is around it
+KINDS = 256  # classes of apps that are remembered; more means that something makes new ones all the time
 
 
 def check(app: object) -> None:
@@ -28,12 +34,30 @@ def check(app: object) -> None:
 
 
 def put_around(app: ASGIApp, edge: Callable[[ASGIApp], ASGIApp]) -> ASGIApp:
-    """Put the edge around everything of the app; what the server is to call."""
+    """Put the edge around everything of the app; what the server is to call.
+
+    Around the app's own `__call__`: its stack of middleware is taken apart, filled and built again by tools
+    (test_opentelemetry_is_put_in_and_taken_out_again_and_the_edge_stays).
+    """
     if not isinstance(app, Starlette):
         return edge(ExceptionMiddleware(_Living(app)))  # which makes answers of HTTPExceptions
-    build = app.build_middleware_stack
-    setattr(app, "build_middleware_stack", lambda: edge(build()))  # noqa: B010  # a method, to type checkers
+    this: Any = app
+    kind = this.__class__
+    inside: ASGIApp = lambda scope, receive, send: kind.__call__(app, scope, receive, send)  # noqa: E731  # short
+    setattr(app, EDGE, edge(inside))
+    this.__class__ = _edged(kind)
     return app
+
+
+@lru_cache(KINDS)
+def _edged(kind: Any) -> type:
+    """The same class of app, which calls the edge. A call looks at the class only, never at the object."""
+
+    async def call(self: Starlette, scope: Scope, receive: Receive, send: Send) -> None:
+        await getattr(self, EDGE)(scope, receive, send)
+
+    named = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(named, __call__=call))
 
 
 def add_routes(app: ASGIApp, router: APIRouter) -> None:

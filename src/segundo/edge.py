@@ -29,6 +29,7 @@ class Edge:
         app: ASGIApp,
         *,
         place: Place,
+        root: Callable[[], str],
         begin: Callable[[Scope], None],
         up: Callable[[], Awaitable[None]],
         drain: Callable[[], Awaitable[None]],
@@ -36,6 +37,7 @@ class Edge:
     ) -> None:
         self.app = app
         self._place = place
+        self._root = root
         self._begin = begin
         self._up = up
         self._drain = drain
@@ -49,7 +51,7 @@ class Edge:
         if MADE in scope:  # it stays that of the app, with a Segundo of its own, that this one is mounted in
             scope = dict(scope)
         made: list[Made] = []
-        scope[ROOT] = scope.get("root_path", "")  # before a mounted app adds its own
+        scope[ROOT] = self._root() or scope.get("root_path", "")  # before a mounted app adds its own
         scope[PLACE] = self._place  # for FastAPI apps below, wherever they are, and BackgroundTasks(request)
         scope[MADE] = made
 

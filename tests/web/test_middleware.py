@@ -2,21 +2,25 @@
 
 import asyncio
 import gzip
+import inspect
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+import segundo
 from segundo import Segundo
-from tests.web.apps import ended, records, served_client
+from tests.web.apps import ended, records, running, served_client
 from tests.web.tasks import events, note
 
 Dispatch = Callable[[Request, RequestResponseEndpoint], Any]
@@ -194,3 +198,85 @@ async def test_what_was_recorded_runs_though_a_middleware_cancels_the_request_af
         assert (await client.get("/")).status_code == 200
         await ended(1)
     assert "recorded" in events()  # and what was in process may have been cut off
+
+
+# Tools that put themselves into the stack of middleware, which Starlette builds at the first request
+
+
+class Tool:
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            note("the tool")
+        await self.app(scope, receive, send)
+
+
+def put_within_the_outermost(stack: Any) -> Any:
+    """As OpenTelemetry does, which knows Starlette's stack by its outermost class."""
+    assert type(stack) is ServerErrorMiddleware
+    return ServerErrorMiddleware(Tool(stack.app), stack.handler, stack.debug)
+
+
+@pytest.mark.parametrize("put", [Tool, put_within_the_outermost])
+@pytest.mark.parametrize("segundo_first", [True, False])
+async def test_a_tool_finds_starlettes_own_stack_and_answers_of_handlers_keep_their_calls(
+    put: Callable[[Any], Any], segundo_first: bool
+) -> None:
+    app = FastAPI()
+    if segundo_first:
+        Segundo(app)
+    build = app.build_middleware_stack
+    setattr(app, "build_middleware_stack", lambda: put(build()))  # noqa: B010  # a method, to type checkers
+    if not segundo_first:
+        Segundo(app)
+
+    @app.exception_handler(Exception)
+    async def handler(request: Request, error: Exception) -> Response:
+        tasks = segundo.BackgroundTasks(request)
+        tasks.add_task(note, "of the handler")
+        return await tasks.recorded(Response("sorry", 500))
+
+    @app.get("/")
+    async def broken(request: Request) -> Response:
+        tasks = segundo.BackgroundTasks(request)
+        tasks.add_task(note, "taken back")
+        await tasks.recorded(Response())
+        raise RuntimeError
+
+    async with running(app, raise_app_exceptions=False) as client:
+        assert (await client.get("/")).text == "sorry"
+        await ended(1)
+    assert events() == ["the tool", "of the handler"]
+
+
+class Shop(FastAPI):
+    """An app of the user's own class."""
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI, Shop])
+def test_an_app_stays_of_its_class_by_name_and_for_servers(kind: type[Starlette]) -> None:
+    app = kind()
+    Segundo(app)
+    assert isinstance(app, kind)
+    assert repr(type(app)) == repr(kind)
+    assert inspect.iscoroutinefunction(app.__call__)  # by this, uvicorn knows an ASGI app
+
+
+async def test_a_tool_that_wraps_the_class_of_apps_later_sees_their_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Starlette()
+    Segundo(app)
+    original = Starlette.__call__
+
+    async def traced(self: Starlette, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            note("the tool")
+        await original(self, scope, receive, send)
+
+    monkeypatch.setattr(Starlette, "__call__", traced)
+    async with running(app) as client:
+        assert (await client.get("/")).status_code == 404
+    assert events() == ["the tool"]

@@ -129,6 +129,14 @@ async def test_the_address_has_the_root_path_of_a_proxy_that_strips_it() -> None
         assert (await client.get(location.removeprefix("/api/v1"))).status_code == 200
 
 
+async def test_the_address_has_the_root_path_that_the_app_itself_has() -> None:
+    app = app_that(accepts)
+    app.root_path = "/api/v1"
+    async with running(app) as client:
+        location = (await client.post("/")).headers["location"]
+    assert location.startswith("/api/v1/tasks/")
+
+
 async def test_the_address_leads_to_the_app_that_has_the_routes_also_from_an_app_mounted_below_it() -> None:
     app = FastAPI()
     below = FastAPI()
