@@ -1,6 +1,6 @@
 # Everything a contributor or CI runs. `make` lists it.
 # Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE,
-# UPSTREAM (--near: only what is near to background tasks).
+# UPSTREAM (--near: only what is near to background tasks), SERVICES (which servers, by name).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -13,12 +13,13 @@ WORKERS ?= 2
 BENCH ?= request
 SERVE ?=
 UPSTREAM ?=
+SERVICES ?=
 PYTEST := -m pytest -rs -n $(WORKERS)
 OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install format check test coverage soak soak-short model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
+.PHONY: help install services services-stop format check test coverage soak soak-short model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -28,6 +29,13 @@ install: $(VENV)/.installed ## Make .venv: Segundo (editable), its extras, every
 $(VENV)/.installed: pyproject.toml
 	@python=$$(scripts/python); scripts/environment $(VENV) "$$python" --group dev --editable '.[all]'
 	@touch $@
+
+services: install ## Real servers for tests and examples, SERVICES="postgres ..." (all): installed (as root on Debian) and started
+	@$(BIN)/python -m scripts.services install $(SERVICES)
+	@$(BIN)/python -m scripts.services start $(SERVICES)
+
+services-stop: ## Stop them, and delete what they hold
+	@$(BIN)/python -m scripts.services stop $(SERVICES)
 
 format: install ## Rewrite the code in the house format, with the fixes that are safe
 	$(BIN)/ruff check --fix-only --quiet $(CODE)

@@ -1,0 +1,36 @@
+"""The project's own servers: on a port of their own, stopped by their pid, their data kept between."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.services import SERVICES, Service
+from tests.support import free_port
+
+
+@pytest.fixture(params=SERVICES)
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    kind = SERVICES[request.param]
+    if kind.program() is None:
+        pytest.skip(f"{kind.name} is not installed: `make services`")
+    folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
+    folder.chmod(0o755)  # its user is another than root
+    service = kind(folder / "server", free_port())
+    yield service
+    service.remove()
+    shutil.rmtree(folder)
+
+
+def test_a_server_is_started_stopped_by_its_pid_and_started_again_on_its_data(service: Service) -> None:
+    service.start()
+    assert service.pid is not None
+    assert type(service)(service.folder, service.port).pid == service.pid  # another process finds it, too
+    service.stop()
+    assert service.pid is None
+    held = sorted(path.name for path in service.folder.iterdir())
+    service.start()
+    assert service.ready()
+    assert set(held) <= {path.name for path in service.folder.iterdir()}
