@@ -74,6 +74,7 @@ ARROWS: dict[tuple[State | None, State | None], tuple[str, int, int]] = {
     (None, State.CANCELLED): ("M38 192 C70 400 480 392 724 342", 150, 352),
     (State.WAITING, State.QUEUED): ("M226 180 H314", 268, 172),
     (State.WAITING, State.WAITING): ("M150 198 C142 244 196 244 188 200", 169, 248),
+    (State.QUEUED, State.QUEUED): ("M378 162 C370 118 424 118 412 160", 395, 114),
     (State.QUEUED, State.RUNNING): ("M426 180 H514", 468, 172),
     (State.WAITING, State.RUNNING): ("M185 162 C230 24 500 24 552 160", 368, 50),
     (State.RUNNING, State.QUEUED): ("M550 198 C520 238 430 238 392 200", 474, 222),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from segundo.record import State
 from tests.ledger.starts import ABSENT, STARTS
 from tests.ledger.suite import START
-from tests.ledger.verbs import CANCELLATION, DELAY, FAILURE, LATER, VERBS
+from tests.ledger.verbs import CANCELLATION, DELAY, FAILURE, LATER, LEASE, VERBS
 
 NOW = START + LATER  # when the verb happens
 
@@ -144,6 +144,8 @@ when("i", ["cancel"], [*HELD, *HELD_FOR_ANOTHER, *HELD_BY_OTHERS], CANCELLED)
 when("i", ["cancel"], [*BEHIND, *UNRUN], {**CANCELLATION, "state": State.CANCELLED, "finished_at": NOW})
 
 when("j", ["cancel"], WANTED, {"cancel_requested": True})
+PUBLISHED = {"published_until": NOW + LEASE}
+when("j", ["publish", "publish from its queue"], [*DUE, "suspect"], PUBLISHED)
 when("j", ["progress"], RUNNING, {"progress": '"half"'})
 
 when("k", ["forget", "take back", "forget outside a request"], [*HELD, *NEVER_CLAIMED], None)

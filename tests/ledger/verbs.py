@@ -159,6 +159,17 @@ def progress(claim: int = 0) -> Act:
     return act
 
 
+LEASE = 30.0
+
+
+def publish(**how: Any) -> Act:
+    async def act(stage: Stage, start: Start) -> Any:
+        options = {"queues": None, "window": 10, "limit": 10, "lease": LEASE, **how}
+        return list((await stage.ledger.publish(**options)).records)
+
+    return act
+
+
 async def beat_without_it(stage: Stage, start: Start) -> Any:
     return await stage.ledger.beat(stage.me, running=[])
 
@@ -262,6 +273,10 @@ VERBS = {
     "cancel the one before": Verb("cancel", cancel_the_one_before, ANYTHING),
     "progress": Verb("progress", progress(), False),
     "progress by an old claim": Verb("progress", progress(-1), False),
+    "publish": Verb("publish", publish(), []),
+    "publish from its queue": Verb("publish", publish(queues=["default"]), []),
+    "publish other queues": Verb("publish", publish(but=["default"]), []),
+    "publish without a window": Verb("publish", publish(window=0), []),
     "beat without it": Verb("beat", beat_without_it, Beat((), ())),
     "beat with it": Verb("beat", beat_with_it, ANYTHING),
     "rescue": Verb("rescue", rescue, []),

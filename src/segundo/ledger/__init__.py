@@ -33,6 +33,13 @@ class Beat:
     cancel: tuple[str, ...]  # somebody asked to cancel these
 
 
+class Published(NamedTuple):
+    """What is to be said to a broker now, and when there may be more to say."""
+
+    records: Sequence[Record]  # leased for publishing, the most urgent of each queue first
+    again_in: float | None  # seconds until more falls due or a lease ends; None: not without anybody's doing
+
+
 class Ledger(Protocol):
     """The durable store of records and the only source of truth."""
 
@@ -98,10 +105,31 @@ class Ledger(Protocol):
         queues: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
         suspect: bool = True,
+        but: Sequence[str] = (),
     ) -> Sequence[Record]:
         """Take up to `limit` due records, the most urgent first (transition d); durable on return.
 
-        With `suspect` at most one of them has crashed a process before; without, none.
+        `queues`: from these, None: from all `but` these. With `suspect` at most one of them has crashed a
+        process before; without, none.
+        """
+        ...
+
+    async def publish(
+        self,
+        *,
+        queues: Sequence[str] | None,
+        but: Sequence[str] = (),
+        window: int,
+        limit: int,
+        lease: float,
+        lost: float | None = None,
+    ) -> Published:
+        """Lease up to `limit` due records for a message to a broker about each (j); durable on return.
+
+        Only what is not leased already, or was leased and not claimed until its lease ended: its message may
+        be lost. At most `window` records of a queue are leased at a time. `lease`: seconds, the same for all
+        who publish. `lost`: what was leased longer than so many seconds ago counts as not leased, since the
+        broker has forgotten it. A lease hinders no claim.
         """
         ...
 
@@ -156,5 +184,5 @@ class Ledger(Protocol):
         """
         ...
 
-    async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
+    async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
         """Seconds until the first queued record may be claimed (0 if one is due), None if there is none."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
-from segundo.ledger import Beat, Settlement
-from segundo.ledger.sqlite import changes, claims, file, settling, workers
+from segundo.ledger import Beat, Published, Settlement
+from segundo.ledger.sqlite import changes, claims, file, publishing, settling, workers
 from segundo.ledger.sqlite.answers import Answers
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.refused import Forget, Refused
@@ -220,8 +220,21 @@ class SQLiteLedger:
         queues: Sequence[str] | None = None,
         ids: Sequence[str] | None = None,
         suspect: bool = True,
+        but: Sequence[str] = (),
     ) -> Sequence[Record]:
-        return await self._change(claims.Claim(owner, limit, queues, ids, suspect))
+        return await self._change(claims.Claim(owner, limit, queues, ids, suspect, but))
+
+    async def publish(
+        self,
+        *,
+        queues: Sequence[str] | None,
+        but: Sequence[str] = (),
+        window: int,
+        limit: int,
+        lease: float,
+        lost: float | None = None,
+    ) -> Published:
+        return await self._change(publishing.Publish(queues, but, window, limit, lease, lost))
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         if not self._unsure:
@@ -278,8 +291,8 @@ class SQLiteLedger:
     async def _glance(self, ids: Sequence[str]) -> Sequence[tuple[object, ...]]:
         return await self._read(lambda: self._reader.glance(ids))
 
-    async def next_due(self, queues: Sequence[str] | None = None) -> float | None:
-        run_at = await self._read(lambda: self._reader.next_due(queues))
+    async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
+        run_at = await self._read(lambda: self._reader.next_due(queues, but))
         return None if run_at is None else max(0.0, run_at - self._clock())
 
     # Between the loop and the threads

@@ -35,11 +35,17 @@ class Start(Change[list[Record]]):
 class Claim(Change[list[Record]]):
     """Transition d. Applied last, so that it sees what the same batch released and freed."""
 
-    __slots__ = ("ids", "limit", "owner", "queues", "suspect")
+    __slots__ = ("but", "ids", "limit", "owner", "queues", "suspect")
     order = 9
 
     def __init__(
-        self, owner: str, limit: int, queues: Sequence[str] | None, ids: Sequence[str] | None, suspect: bool
+        self,
+        owner: str,
+        limit: int,
+        queues: Sequence[str] | None,
+        ids: Sequence[str] | None,
+        suspect: bool,
+        but: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.owner = owner
@@ -47,6 +53,7 @@ class Claim(Change[list[Record]]):
         self.queues = queues
         self.ids = ids
         self.suspect = suspect
+        self.but = but
 
     def apply(self, tx: Transaction) -> list[Record]:
         suspects = min(1, self.limit) if self.suspect else 0
@@ -66,12 +73,16 @@ class Claim(Change[list[Record]]):
         taken: list[Record] = []
         if limit <= 0:
             return taken
-        for queue in self._turn(tx.column(queues) if self.queues is None else list(self.queues), tx.now):
+        names = self._others(tx.column(queues)) if self.queues is None else list(self.queues)
+        for queue in self._turn(names, tx.now):
             if len(taken) < limit:
                 taken += tx.records(
                     claim, queue=queue, owner=self.owner, now=tx.now, limit=limit - len(taken)
                 )
         return _in_order(taken)
+
+    def _others(self, queues: list[str]) -> list[str]:
+        return [queue for queue in queues if queue not in self.but] if self.but else queues
 
     @staticmethod
     def _turn(queues: list[str], now: float) -> list[str]:

@@ -56,9 +56,9 @@ class Reader:
     def glance(self, ids: Sequence[str]) -> Sequence[tuple[object, ...]]:
         return self._rows(sql.GLANCE, (json.dumps(list(ids)),))
 
-    def next_due(self, queues: Sequence[str] | None) -> float | None:
+    def next_due(self, queues: Sequence[str] | None, but: Sequence[str]) -> float | None:
         names = self._queues() if queues is None else queues
-        dues = [self._rows(sql.NEXT_DUE, {"queue": queue})[0][0] for queue in names]
+        dues = [self._rows(sql.NEXT_DUE, {"queue": queue})[0][0] for queue in names if queue not in but]
         return min((due for due in dues if due is not None), default=None)
 
     def _queues(self) -> list[str]:

@@ -36,6 +36,8 @@ CREATE TABLE records (
 -- What claim seeks: one lane per (queue, priority). Records that took a process down are claimed one at a time.
 CREATE INDEX claimable ON records (queue, priority DESC, run_at, id) WHERE state = 'queued' AND crashes = 0;
 CREATE INDEX suspects ON records (queue, priority DESC, run_at, id) WHERE state = 'queued' AND crashes > 0;
+-- Which records a broker has a message about, and until when nobody publishes them again.
+CREATE INDEX published ON records (queue, published_until) WHERE state = 'queued' AND published_until IS NOT NULL;
 -- What beat and rescue read.
 CREATE INDEX owned ON records (owner) WHERE owner IS NOT NULL;
 -- At most one live record per (task, key).

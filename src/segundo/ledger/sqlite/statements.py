@@ -84,7 +84,10 @@ SELECT queue FROM names WHERE queue IS NOT NULL
 SUSPECT_QUEUES = QUEUES.replace("crashes = 0", "crashes > 0")
 
 
-def _lanes(crashes: str) -> str:
+_CLAIMED = "SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now"
+
+
+def _lanes(crashes: str, *, then: str = _CLAIMED) -> str:
     lane = """
     SELECT * FROM (SELECT id FROM records WHERE state = 'queued' AND {crashes} AND queue = :queue
                    AND priority = {priority} AND run_at <= :now ORDER BY run_at, id LIMIT :limit)"""
@@ -92,7 +95,7 @@ def _lanes(crashes: str) -> str:
         lane.format(priority=priority, crashes=crashes) for priority in range(9, -1, -1)
     )
     return f"""
-UPDATE records SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now
+UPDATE records {then}
 WHERE id IN (SELECT id FROM ({lanes}) LIMIT :limit) AND state = 'queued'
 RETURNING {ALL}
 """
@@ -125,6 +128,23 @@ SELECT min(run_at) FROM (
         for priority in range(10)
     )
 )
+
+# publish (j): published, by its queue. What the broker has forgotten counts as never published.
+LOSE = """
+UPDATE records SET published_until = NULL
+WHERE queue = :queue AND state = 'queued' AND published_until IS NOT NULL AND published_until < :before
+"""
+# publish: published.
+PUBLISHED = """
+SELECT count(*), min(published_until) FROM records
+WHERE queue = :queue AND state = 'queued' AND published_until IS NOT NULL AND published_until > :now
+"""
+# publish (j): one seek of claimable (suspects) per lane, past those that have a message: at most a window.
+_UNPUBLISHED = "(published_until IS NULL OR published_until <= :now) AND {crashes}"
+PUBLISH = _lanes(_UNPUBLISHED.format(crashes="crashes = 0"), then="SET published_until = :until")
+PUBLISH_SUSPECT = _lanes(_UNPUBLISHED.format(crashes="crashes > 0"), then="SET published_until = :until")
+# publish: one seek of claimable (suspects) per lane.
+NEXT_TO_PUBLISH = NEXT_DUE.replace(":queue AND", ":queue AND run_at > :now AND")
 
 # Whatever makes a record terminal deletes in the same statement what is not to be kept
 # (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept).

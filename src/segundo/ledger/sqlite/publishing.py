@@ -1,0 +1,71 @@
+"""The change that leases records for messages to a broker: what is due, and about which it has none."""
+
+from collections.abc import Iterable, Sequence
+
+from segundo.ledger import Published
+from segundo.ledger.sqlite import statements as sql
+from segundo.ledger.sqlite.changes import Change
+from segundo.ledger.sqlite.transaction import Transaction
+from segundo.record import Record
+
+
+class Publish(Change[Published]):
+    """Transition j of what is queued. Applied late: it sees what the same batch released and freed."""
+
+    __slots__ = ("but", "lease", "limit", "lost", "queues", "window")
+    order = 8
+
+    def __init__(
+        self,
+        queues: Sequence[str] | None,
+        but: Sequence[str],
+        window: int,
+        limit: int,
+        lease: float,
+        lost: float | None,
+    ) -> None:
+        super().__init__()
+        self.queues = queues
+        self.but = but
+        self.window = window
+        self.limit = limit
+        self.lease = lease
+        self.lost = lost
+
+    def apply(self, tx: Transaction) -> Published:
+        leased: list[Record] = []
+        moments: list[float] = []
+        for queue in self._queues(tx):
+            if self.lost is not None:
+                tx.run(sql.LOSE, {"queue": queue, "before": tx.now - self.lost + self.lease})
+            open_, lease_ends = tx.run(sql.PUBLISHED, {"queue": queue, "now": tx.now}).fetchone()
+            room = self.window - open_
+            leased += self._lease(tx, queue, min(room, self.limit - len(leased)))
+            moments += _known(lease_ends, tx.value(sql.NEXT_TO_PUBLISH, queue=queue, now=tx.now))
+        if len(leased) == self.limit:
+            return Published(leased, 0.0)
+        moments += [tx.now + self.lease] if leased else []
+        return Published(leased, max(0.0, min(moments) - tx.now) if moments else None)
+
+    def _lease(self, tx: Transaction, queue: str, room: int) -> list[Record]:
+        leased: list[Record] = []
+        for statement in (sql.PUBLISH_SUSPECT, sql.PUBLISH):
+            if room > len(leased):
+                leased += tx.records(
+                    statement,
+                    queue=queue,
+                    now=tx.now,
+                    until=tx.now + self.lease,
+                    limit=room - len(leased),
+                )
+        return sorted(leased, key=lambda record: (-record.priority, record.run_at, record.id))
+
+    def _queues(self, tx: Transaction) -> list[str]:
+        if self.queues is not None:
+            return list(self.queues)
+        found = {*tx.column(sql.QUEUES), *tx.column(sql.SUSPECT_QUEUES)}
+        return sorted(found.difference(self.but))
+
+
+def _known(*moments: float | None) -> Iterable[float]:
+    return (moment for moment in moments if moment is not None)
