@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from segundo.ledger import Beat
-from segundo.ledger.sqlite import refused, settling
+from segundo.ledger import Beat, refused, settling
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segundo.ledger.sqlite.settling import CHILD_REFUSED
+from segundo.ledger.settling import CHILD_REFUSED
 from segundo.record import Call, Record, State
 from tests.ledger.suite import Stage, after, call, settlement, states
 

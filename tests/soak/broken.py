@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segundo import runtime
-from segundo.ledger.sqlite import changes, refused, workers
+from segundo.ledger import changes, refused, workers
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns
 from segundo.request import Phase, RequestTasks

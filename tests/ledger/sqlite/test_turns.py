@@ -4,8 +4,8 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from segundo.ledger.changes import Release
 from segundo.ledger.sqlite import SQLiteLedger
-from segundo.ledger.sqlite.changes import Release
 from segundo.ledger.sqlite.turns import NEXT, WORKERS, Turns
 from tests.ledger.actors import SPAWN, a_process
 from tests.ledger.suite import SQLiteStore, Stage, call

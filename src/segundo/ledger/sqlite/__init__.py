@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, LedgerUnusable
-from segundo.ledger import Beat, Published, Settlement
-from segundo.ledger.sqlite import changes, claims, file, publishing, settling, workers
-from segundo.ledger.sqlite.answers import Answers
+from segundo.ledger import Beat, Published, Settlement, changes, claims, publishing, settling, workers
+from segundo.ledger.answers import Answers
+from segundo.ledger.refused import Forget, Refused
+from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.reader import Reader
-from segundo.ledger.sqlite.refused import Forget, Refused
 from segundo.ledger.sqlite.turns import Turns, lock_file
-from segundo.ledger.sqlite.watching import Watch
 from segundo.ledger.sqlite.writer import Writer
+from segundo.ledger.watching import Watch
 from segundo.record import Call, Record, State
 
 logger = logging.getLogger("segundo.ledger")

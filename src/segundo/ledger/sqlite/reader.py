@@ -11,7 +11,7 @@ from typing import Any
 from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.transaction import to_record
+from segundo.ledger.transaction import to_record
 from segundo.record import Record, State
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL from being checkpointed, and it would grow

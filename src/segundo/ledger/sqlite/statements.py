@@ -225,7 +225,7 @@ INSERT INTO workers (id, host, pid, durability, started_at) VALUES (?, ?, ?, ?, 
 JOINED = "SELECT number FROM workers WHERE id = ?"
 STOPPING = "UPDATE workers SET stopping = 1 WHERE id = ?"
 GO = "DELETE FROM workers WHERE id = ? AND NOT EXISTS (SELECT 1 FROM records WHERE owner = workers.id)"
-WORKERS = "SELECT number, id, host, pid, started_at, stopping FROM workers"
+WORKERS = "SELECT number, id, host, pid, stopping FROM workers"
 BURY = "DELETE FROM workers WHERE number = ?"
 
 # rescue (h): owned. The crash is counted unless the process was stopping; a plain function has no budget.

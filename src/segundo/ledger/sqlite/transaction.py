@@ -1,107 +1,53 @@
-"""One transaction of the writer: a connection, the moment it happens, and what must follow it."""
+"""One transaction of the file's writer: how a change meets SQLite."""
 
-import json
+import operator
+import os
+import socket
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import chain
+from types import ModuleType
+from typing import Any, ClassVar
 
-from segundo.ledger.sqlite import statements as sql
+from segundo.errors import SegundoError
+from segundo.ledger.sqlite import statements
 from segundo.ledger.sqlite.turns import Turns
-from segundo.record import STATE, Record, State
+from segundo.ledger.transaction import DeadWorker, Transaction
+from segundo.record import Call, Record
 
 
 class Inexact(Exception):
     """A statement was to change all of its rows, and did not: undo the batch, and apply it exactly."""
 
 
-class Transaction:
-    """Given to every change of a batch. `now` is the same for all of them.
-
-    `exact`: statements tell which rows they change. Else they only count them, and a count that is too small
-    raises Inexact.
+class FileTransaction(Transaction):
+    """`exact`: statements tell which rows they change. Else they only count them, and a count that is too
+    small raises Inexact.
     """
+
+    sql: ClassVar[ModuleType] = statements
+    wrong_call: ClassVar[tuple[type[Exception], ...]] = (
+        *(SegundoError, ValueError, OverflowError),
+        *(sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError),
+    )
 
     def __init__(
         self, connection: sqlite3.Connection, now: float, turns: Turns, *, exact: bool = False
     ) -> None:
-        self.now = now
+        super().__init__(now)
         self.exact = exact
         self.turns = turns
         self.run = connection.execute
-        self.run_many = connection.executemany
-        self.ending = False  # it is being committed: from here on a failure may be a success
-        self.freed = False  # something became claimable that nobody in this process knows of
-        self._afterwards: list[Callable[[], None]] = []
-        self._if_undone: list[Callable[[], None]] = []
-
-    def afterwards(self, step: Callable[[], None]) -> None:
-        """Do `step` when the transaction has ended, committed or not."""
-        self._afterwards.append(step)
-
-    def if_undone(self, step: Callable[[], None]) -> None:
-        """Do `step` when the transaction has failed, also if it may be in the file all the same."""
-        self._if_undone.append(step)
-
-    def over(self, *, committed: bool) -> None:
-        for step in self._afterwards + ([] if committed else self._if_undone):
-            step()
+        self._run_many = connection.executemany
 
     @property
     def has_links(self) -> bool:
-        """Whether any record waits for another."""
-        return self.value(sql.ANY_LINK) is not None
-
-    def ended(self, ids: Sequence[str]) -> None:
-        """These records became terminal: let go on, or cancel, what waited for them (transitions c and i)."""
-        while ids and self.has_links:
-            released = self.run(sql.FREE, (json.dumps(ids),)).fetchall()
-            successful = self.column(sql.SUCCESSFUL, json.dumps(ids))
-            doomed = {
-                after: before
-                for before, after, on_failure in released
-                if on_failure == "cancel" and before not in successful
-            }
-            self._queue({after for _, after, _ in released} - doomed.keys())
-            ids = self._cancelled_behind(doomed)
-
-    def cancelled(self, ids: Iterable[str], reason: str) -> list[str]:
-        """Cancel those that do not run (i); returns them."""
-        return self.column(sql.CANCEL, reason, self.now, json.dumps(list(ids)))
-
-    def _cancelled_behind(self, doomed: Mapping[str, str]) -> list[str]:
-        """Cancel those that wait (i) for these, by what they wait for."""
-        errors = {id: in_vain(before) for id, before in doomed.items()}
-        return self.column(sql.CANCEL_BEHIND, self.now, json.dumps(errors)) if errors else []
-
-    def _queue(self, ids: set[str]) -> None:
-        if ids and self.run(sql.QUEUE_FREED, (self.now, json.dumps(list(ids)))).rowcount:
-            self.freed = True
-
-    @contextmanager
-    def step(self) -> Generator[None]:
-        """What is done in here is done as a whole, or, if it raises, not at all."""
-        self.run("SAVEPOINT step")
-        try:
-            yield
-        except BaseException:
-            self.run("ROLLBACK TO step")
-            raise
-        finally:
-            self.run("RELEASE step")
-
-    def value(self, statement: str, *parameters: object, **named: object) -> Any:
-        """The first column of the first row, or None."""
-        row = self.run(statement, named or parameters).fetchone()
-        return None if row is None else row[0]
-
-    def column(self, statement: str, *parameters: object) -> list[str]:
-        """The first column of all rows."""
-        return [row[0] for row in self.run(statement, parameters).fetchall()]
+        return self.value(statements.ANY_LINK) is not None
 
     def changed(self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False) -> list[str]:
-        """Which of `ids` a statement changes. Mostly all, and then it need not return them: a row returned is
-        a step of its own, in which another thread may take the interpreter.
+        """Mostly all, and then it need not return them: a row returned is a step of its own, in which another
+        thread may take the interpreter.
         """
         if self.exact or exact:
             return [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
@@ -109,20 +55,56 @@ class Transaction:
             raise Inexact
         return ids
 
-    def records(self, statement: str, **named: object) -> list[Record]:
-        return [to_record(row) for row in self.run(statement, named).fetchall()]
+    def join(self, owner: str, durability: str) -> int:
+        number = self.value(statements.JOINED, owner)
+        if number is None:
+            number = self.value(
+                statements.JOIN, owner, socket.gethostname(), os.getpid(), durability, self.now
+            )
+        # Its lock is taken before anyone can see its row, so it never looks dead.
+        if self.turns.live(number):
+            # A number that was not kept goes to another process, which must not find it locked.
+            self.if_undone(partial(self.turns.die, number))
+        return int(number)
+
+    def dead_workers(self) -> list[DeadWorker]:
+        """The kernel says who is dead, never a clock: whose lock can be taken."""
+        dead: list[DeadWorker] = []
+        for number, owner, host, pid, stopping in self.run(statements.WORKERS).fetchall():
+            if self.turns.bury(number):
+                self.afterwards(partial(self.turns.die, number))
+                dead.append(DeadWorker(number, owner, host, pid, bool(stopping)))
+        return dead
+
+    def hold(self, ids: Sequence[str]) -> None:
+        """Nothing to do: nobody else writes during a turn."""
+
+    def hold_keys(self, calls: Iterable[Call]) -> None:
+        """Nothing to do."""
+
+    def insert(self, records: Sequence[Record]) -> None:
+        common = [record for record in records if _is_common(record)]
+        at = 0
+        for rows, statement in statements.INSERT_COMMON.items():
+            while len(common) - at >= rows:
+                self.run(statement, _common_values(common[at : at + rows]))
+                at += rows
+        if len(common) < len(records):
+            self._run_many(statements.INSERT, [record for record in records if not _is_common(record)])
 
 
-def in_vain(before: str) -> str:
-    """What is to be known of a call that was cancelled by the end of the one before it."""
-    message = f"it needs the success of {before}, which ended without it"
-    return json.dumps({"type": "PredecessorFailed", "message": message, "before": before})
+_of_common = operator.itemgetter(*map(Record._fields.index, statements.COMMON))
+_STATE, _COLUMNS = statements.COMMON.index("state"), len(statements.COMMON)
 
 
-def to_record(row: Sequence[Any]) -> Record:
-    values = list(row)
-    values[STATE], values[CANCEL_REQUESTED] = State(row[STATE]), bool(row[CANCEL_REQUESTED])
-    return Record._make(values)
+def _common_values(records: Sequence[Record]) -> list[Any]:
+    values = list(chain.from_iterable(map(_of_common, records)))
+    # A plain text is bound at once; of any other kind of str, sqlite3 first asks how to adapt it.
+    values[_STATE::_COLUMNS] = [record.state.value for record in records]
+    return values
 
 
-CANCEL_REQUESTED = Record._fields.index("cancel_requested")
+def _is_common(record: Record) -> bool:
+    return (
+        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
+    )

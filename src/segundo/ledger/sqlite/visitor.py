@@ -13,8 +13,8 @@ from segundo.errors import LedgerUnavailable, LedgerUnusable, UnknownRecord
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite import questions as ask
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.transaction import to_record
 from segundo.ledger.sqlite.turns import Turns, lock_file
+from segundo.ledger.transaction import to_record
 from segundo.record import Record, State, waits_for
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL of a busy app from being checkpointed

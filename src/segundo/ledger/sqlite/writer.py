@@ -8,29 +8,23 @@ a bad one fails alone and an unknown outcome becomes known. Nothing here is ever
 """
 
 import logging
-import queue
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from itertools import groupby
 from typing import Any
 
-from segundo.errors import LedgerUnavailable, SegundoError
-from segundo.ledger.sqlite.changes import Change
-from segundo.ledger.sqlite.refused import Refused
-from segundo.ledger.sqlite.transaction import Inexact, Transaction
+from segundo.errors import LedgerUnavailable
+from segundo.ledger.changes import Change
+from segundo.ledger.posting import Box, Posted, answer, apply, refuse, take
+from segundo.ledger.refused import Refused
+from segundo.ledger.sqlite.transaction import FileTransaction, Inexact
 from segundo.ledger.sqlite.turns import Turns
+from segundo.ledger.transaction import Transaction
 
 logger = logging.getLogger("segundo.ledger")
 
-Done = Callable[[Any, BaseException | None], None]  # called in the writer's thread: result, error
-Posted = tuple[Change[Any], Done]
-
-BATCH = 512
 SHORTEST_LOOK, LONGEST_LOOK = 0.005, 0.1  # seconds between looks for commits of other processes
-
-SKIPPED = object()  # the result of a change that nobody wanted any more when its turn came
 
 
 class Busy(Exception):
@@ -63,7 +57,7 @@ class Writer(threading.Thread):
         self._clock = clock
         self._changed = changed
         self._answered = answered
-        self._posted: queue.SimpleQueue[list[Posted] | None] = queue.SimpleQueue()
+        self._posted: Box = Box()
         self._batch: list[Posted] = []  # what is being applied
         self._patient = True  # waits while a stranger holds the lock
         self._stopping = False
@@ -97,7 +91,7 @@ class Writer(threading.Thread):
             raise
         finally:
             self._over = True
-            _refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
+            refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
             self._refuse_posted()
             self._answered()
             self._take_turn()
@@ -114,7 +108,7 @@ class Writer(threading.Thread):
             self._look_for_others()
         except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
             logger.exception("the ledger's writer failed, and goes on")
-            _refuse(self._batch, error)
+            refuse(self._batch, _as_ledger_error(error))
         if self._posted.empty() or (self._in_turn and self._turns.wanted()):
             # In this order: who is frozen when it has got its answer shall not hold up the others
             # (test_a_frozen_process_does_not_stop_the_others_from_working).
@@ -123,23 +117,13 @@ class Writer(threading.Thread):
 
     def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
-        batch: list[Posted] = []
-        try:
-            item = self._posted.get(timeout=pause) if pause else self._posted.get_nowait()
-            while item is not None and len(batch) < BATCH:
-                batch += item
-                item = self._posted.get_nowait()
-            if item is None:
-                self._stopping = True
-            else:
-                batch += item
-        except queue.Empty:
-            pass
+        batch, stop = take(self._posted, pause)
+        self._stopping = self._stopping or stop
         return batch
 
     def _refuse_posted(self) -> None:
         while waiting := self._take(None):
-            _refuse(waiting, LedgerUnavailable("the ledger is closed"))
+            refuse(waiting, LedgerUnavailable("the ledger is closed"))
 
     # Batches
 
@@ -152,7 +136,7 @@ class Writer(threading.Thread):
                 results = self._commit([change for change, _ in self._batch])
             except Busy as busy:
                 if not self._patient:
-                    _refuse(self._batch, busy)
+                    refuse(self._batch, _as_ledger_error(busy))
                     return
                 self._batch += self._take(None)
             except Exception as error:
@@ -162,7 +146,7 @@ class Writer(threading.Thread):
                 break
             else:
                 for (_, done), result in zip(self._batch, results, strict=True):
-                    _answer(done, result)
+                    answer(done, result)
                 return
         self._write_each(why)
 
@@ -173,7 +157,7 @@ class Writer(threading.Thread):
             )
         for change, done in self._batch:
             try:
-                _answer(done, self._commit_alone(change))
+                answer(done, self._commit_alone(change))
             except Exception as error:
                 done(None, _as_ledger_error(error))
 
@@ -233,14 +217,14 @@ class Writer(threading.Thread):
     def _apply(self, changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
         # First what is to be forgotten, then `begin`: a change that was given up in between does not begin.
         forgotten = self._refused.forget(tx)
-        results = _apply(changes, tx)
+        results = apply(changes, tx)
         self._answered()
         tx.ending = True
         tx.run("COMMIT")
         self._refused.drop(forgotten)
         return results
 
-    def _begin(self, connection: sqlite3.Connection, *, exact: bool) -> Transaction:
+    def _begin(self, connection: sqlite3.Connection, *, exact: bool) -> FileTransaction:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except BaseException as error:
@@ -248,7 +232,7 @@ class Writer(threading.Thread):
                 raise Busy from error
             self._undo(error)
             raise
-        return Transaction(connection, self._clock(), self._turns, exact=exact)
+        return FileTransaction(connection, self._clock(), self._turns, exact=exact)
 
     def _check_place(self) -> None:
         """A commit to a file that nobody will find again is no commit."""
@@ -319,32 +303,6 @@ class Writer(threading.Thread):
 
 def _data_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _apply(changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
-    """Apply a batch kind by kind, in the kinds' order; results come in the order of `changes`."""
-    results: list[Any] = [SKIPPED] * len(changes)
-    wanted = [index for index, change in enumerate(changes) if change.begin()]
-    order = sorted(wanted, key=lambda index: (changes[index].order, type(changes[index]).__name__))
-    for kind, group in groupby(order, key=lambda index: type(changes[index])):
-        indexes = list(group)
-        for index, result in zip(indexes, kind.apply_all([changes[i] for i in indexes], tx), strict=True):
-            results[index] = result
-    return results
-
-
-def _answer(done: Done, result: Any) -> None:
-    if result is SKIPPED:
-        done(None, LedgerUnavailable("given up before it was begun; nothing was changed"))
-    elif isinstance(result, SegundoError):  # it changed nothing, so the others need not be undone
-        done(None, result)
-    else:
-        done(result, None)
-
-
-def _refuse(batch: Sequence[Posted], reason: Exception) -> None:
-    for _, done in batch:
-        done(None, _as_ledger_error(reason))
 
 
 def _as_ledger_error(error: Exception) -> Exception:

@@ -1,19 +1,14 @@
 """The changes that concern processes: a worker joins, leaves, and is taken for dead by another."""
 
 import json
-import os
-import socket
-from collections.abc import Sequence
-from functools import partial
 
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.changes import Change
+from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
 class Join(Change[int]):
-    """Register a worker. Its lock is taken before anyone can see its row, so it never looks dead."""
+    """Register a worker, which then lives; its number."""
 
     __slots__ = ("durability", "owner")
     order = 0
@@ -24,15 +19,7 @@ class Join(Change[int]):
         self.durability = durability
 
     def apply(self, tx: Transaction) -> int:
-        number = tx.value(sql.JOINED, self.owner)
-        if number is None:
-            number = tx.value(
-                sql.JOIN, self.owner, socket.gethostname(), os.getpid(), self.durability, tx.now
-            )
-        if tx.turns.live(number):
-            # A number that was not kept goes to another process, which must not find it locked.
-            tx.if_undone(partial(tx.turns.die, number))
-        return int(number)
+        return tx.join(self.owner, self.durability)
 
 
 class Leave(Change[None]):
@@ -46,7 +33,7 @@ class Leave(Change[None]):
         self.owner = owner
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(sql.STOPPING, (self.owner,))
+        tx.run(tx.sql.STOPPING, (self.owner,))
 
 
 class Go(Change[bool]):
@@ -64,34 +51,34 @@ class Go(Change[bool]):
         self.owner = owner
 
     def apply(self, tx: Transaction) -> bool:
-        return tx.run(sql.GO, (self.owner,)).rowcount == 1
+        return tx.run(tx.sql.GO, (self.owner,)).rowcount == 1
 
 
 class Rescue(Change[list[Record]]):
-    """Transitions b and h for all that dead workers left. The kernel says who is dead, never a clock."""
+    """Transitions b and h for all that dead workers left. Who is dead the store says."""
 
     __slots__ = ()
     order = 7
 
     def apply(self, tx: Transaction) -> list[Record]:
         rescued: list[Record] = []
-        for number, owner, host, pid, _, stopping in tx.run(sql.WORKERS).fetchall():
-            if tx.turns.bury(number):
-                tx.afterwards(partial(tx.turns.die, number))
-                rescued += self._take_over(tx, owner, _epitaph(host, pid, stopping), crashed=not stopping)
-                tx.run(sql.BURY, (number,))
+        for number, owner, host, pid, stopping in tx.dead_workers():
+            rescued += self._take_over(tx, owner, _epitaph(host, pid, stopping), crashed=not stopping)
+            tx.run(tx.sql.BURY, (number,))
         tx.freed = tx.freed or bool(rescued)
         return rescued
 
     @staticmethod
     def _take_over(tx: Transaction, owner: str, error: str, *, crashed: bool) -> list[Record]:
-        running = tx.records(sql.RESCUE_RUNNING, owner=owner, error=error, crashed=int(crashed), now=tx.now)
-        waiting = tx.records(sql.RESCUE_WAITING, owner=owner, now=tx.now)
+        running = tx.records(
+            tx.sql.RESCUE_RUNNING, owner=owner, error=error, crashed=int(crashed), now=tx.now
+        )
+        waiting = tx.records(tx.sql.RESCUE_WAITING, owner=owner, now=tx.now)
         tx.ended([record.id for record in running if record.state.terminal])
         return running + waiting
 
 
-def _epitaph(host: str, pid: int, stopping: Sequence[int] | int) -> str:
+def _epitaph(host: str, pid: int, stopping: bool) -> str:
     how = "stopped at shutdown" if stopping else "ended"
     message = f"the process that ran it ({host}, pid {pid}) {how} before the attempt did"
     return json.dumps({"type": "WorkerLost", "message": message})

@@ -1,4 +1,4 @@
-"""The changes that the writer makes to the file: one class for each verb of the ledger.
+"""The changes that a ledger's writer makes: one class for each verb.
 
 A change knows how to apply itself inside a transaction, and, where many of a kind come together, how to apply
 all of them in a few statements. Each is idempotent: after a commit whose outcome is unknown it is simply
@@ -6,15 +6,12 @@ applied again.
 """
 
 import json
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.transaction import Transaction, in_vain, to_record
+from segundo.ledger.transaction import Transaction, in_vain, to_record
 from segundo.record import Call, Link, Record, State
 
 T = TypeVar("T")
@@ -77,7 +74,9 @@ class RecordCalls(Change[list[Record]]):
     ) -> list[list[Record] | UnknownRecord]:
         # Calls with a key or a predecessor look at other rows: each is stored before the next is looked at.
         free = {change: change._unlinked(tx) for change in changes if not change._looks_at_others()}
-        _insert(tx, [record for records in free.values() for record in records])
+        if len(free) < len(changes):
+            tx.hold_keys(call for change in changes for call in change.calls)
+        tx.insert([record for records in free.values() for record in records])
         return [
             change._read_back(tx)
             if change in free and change.again
@@ -103,11 +102,12 @@ class RecordCalls(Change[list[Record]]):
         return None
 
     def apply(self, tx: Transaction) -> list[Record]:
+        tx.hold_keys(self.calls)
         return [self._store(call, tx) for call in self.calls]
 
     def _read_back(self, tx: Transaction) -> list[Record]:
         """As they were stored the first time: what they looked at may have changed since."""
-        rows = tx.run(sql.SELECT_IDS, (json.dumps([call.id for call in self.calls]),)).fetchall()
+        rows = tx.run(tx.sql.SELECT_IDS, (json.dumps([call.id for call in self.calls]),)).fetchall()
         stored = {record.id: record for record in map(to_record, rows)}
         return [stored[call.id] for call in self.calls]
 
@@ -120,20 +120,20 @@ class RecordCalls(Change[list[Record]]):
     def _store(self, call: Call, tx: Transaction) -> Record:
         new = _new(call, self.owner, tx.now)
         record, links = self._wait(new, call, tx)  # first: what a duplicate names must exist, too
-        live = None if call.key is None else tx.value(sql.LIVE_KEY, call.task, call.key, call.id)
+        live = None if call.key is None else tx.value(tx.sql.LIVE_KEY, call.task, call.key, call.id)
         if live is not None:
             record, links = _ended(new, "Duplicate", tx.now)._replace(same_as=live), []
         # Links lead from what is new to what is there, so none is ever part of a circle
         # (test_a_call_that_is_recorded_again_waits_for_nothing_new).
-        if tx.run(sql.INSERT, record).rowcount:
+        if tx.run(tx.sql.INSERT, record).rowcount:
             for link in links:
-                tx.run(sql.LINK, (link.before, record.id, link.on_failure))
+                tx.run(tx.sql.LINK, (link.before, record.id, link.on_failure))
         return record
 
     @staticmethod
     def _before(link: Link, tx: Transaction) -> tuple[str, str] | None:
         """The id and the state of the record that a link leads to."""
-        found: tuple[str, str] | None = tx.run(sql.BEFORE, {"id": link.before}).fetchone()
+        found: tuple[str, str] | None = tx.run(tx.sql.BEFORE, {"id": link.before}).fetchone()
         return found
 
     def _wait(self, record: Record, call: Call, tx: Transaction) -> tuple[Record, list[Link]]:
@@ -194,34 +194,6 @@ def _new(call: Call, owner: str, now: float) -> Record:
     )
 
 
-def _insert(tx: Transaction, records: Sequence[Record]) -> None:
-    common = [record for record in records if _is_common(record)]
-    at = 0
-    for rows, statement in sql.INSERT_COMMON.items():
-        while len(common) - at >= rows:
-            tx.run(statement, _common_values(common[at : at + rows]))
-            at += rows
-    if len(common) < len(records):
-        tx.run_many(sql.INSERT, [record for record in records if not _is_common(record)])
-
-
-_of_common = operator.itemgetter(*map(Record._fields.index, sql.COMMON))
-_STATE, _COLUMNS = sql.COMMON.index("state"), len(sql.COMMON)
-
-
-def _common_values(records: Sequence[Record]) -> list[Any]:
-    values = list(chain.from_iterable(map(_of_common, records)))
-    # A plain text is bound at once; of any other kind of str, sqlite3 first asks how to adapt it.
-    values[_STATE::_COLUMNS] = [record.state.value for record in records]
-    return values
-
-
-def _is_common(record: Record) -> bool:
-    return (
-        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
-    )
-
-
 def _ended(record: Record, reason: str, now: float) -> Record:
     ended = record._replace(state=State.CANCELLED, reason=reason, owner=None, finished_at=now)
     return ended if ended.wipe is None else ended._replace(arguments=None, carried=None)
@@ -239,7 +211,8 @@ class Release(Change[None]):
         self.owner = owner
 
     def apply(self, tx: Transaction) -> None:
-        tx.run(sql.RELEASE, (tx.now, json.dumps(self.ids), self.owner))
+        tx.hold(self.ids)  # the links to it are to be those of this moment
+        tx.run(tx.sql.RELEASE, (tx.now, json.dumps(self.ids), self.owner))
 
     @classmethod
     def apply_all(cls, changes: Sequence["Release"], tx: Transaction) -> list[None]:
@@ -262,11 +235,11 @@ class Cancel(Change[Record]):
     def apply(self, tx: Transaction) -> Record:
         ended = tx.cancelled([self.id], "Cancelled")
         if ended:
-            tx.run(sql.FORGET_LINKS, (json.dumps(ended),))
+            tx.run(tx.sql.FORGET_LINKS, (json.dumps(ended),))
             tx.ended(ended)
         else:
-            tx.run(sql.ASK_CANCEL, (self.id,))
-        row = tx.run(sql.SELECT_IDS, (json.dumps([self.id]),)).fetchone()
+            tx.run(tx.sql.ASK_CANCEL, (self.id,))
+        row = tx.run(tx.sql.SELECT_IDS, (json.dumps([self.id]),)).fetchone()
         if row is None:
             raise UnknownRecord(f"no record has the id {self.id!r}")
         return to_record(row)
@@ -285,7 +258,7 @@ class Progress(Change[bool]):
         self.progress = progress
 
     def apply(self, tx: Transaction) -> bool:
-        return tx.run(sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
+        return tx.run(tx.sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
 
 
 class Prune(Change[int]):
@@ -301,7 +274,7 @@ class Prune(Change[int]):
 
     def apply(self, tx: Transaction) -> int:
         if self.older_than is None:
-            pruned = tx.run(sql.PRUNE, (tx.now, self.limit)).rowcount
+            pruned = tx.run(tx.sql.PRUNE, (tx.now, self.limit)).rowcount
         else:
-            pruned = tx.run(sql.PRUNE_OLD, (tx.now - self.older_than, self.limit)).rowcount
+            pruned = tx.run(tx.sql.PRUNE_OLD, (tx.now - self.older_than, self.limit)).rowcount
         return pruned

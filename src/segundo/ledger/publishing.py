@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from segundo.ledger import Published
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.changes import Change
+from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
@@ -37,11 +36,11 @@ class Publish(Change[Published]):
         moments: list[float] = []
         for queue in self._queues(tx):
             if self.lost is not None:
-                tx.run(sql.LOSE, {"queue": queue, "before": tx.now - self.lost + self.lease})
-            open_, lease_ends = tx.run(sql.PUBLISHED, {"queue": queue, "now": tx.now}).fetchone()
+                tx.run(tx.sql.LOSE, {"queue": queue, "before": tx.now - self.lost + self.lease})
+            open_, lease_ends = tx.run(tx.sql.PUBLISHED, {"queue": queue, "now": tx.now}).fetchone()
             room = self.window - open_
             leased += self._lease(tx, queue, min(room, self.limit - len(leased)))
-            moments += _known(lease_ends, tx.value(sql.NEXT_TO_PUBLISH, queue=queue, now=tx.now))
+            moments += _known(lease_ends, tx.value(tx.sql.NEXT_TO_PUBLISH, queue=queue, now=tx.now))
         if len(leased) == self.limit:
             return Published(leased, 0.0)
         moments += [tx.now + self.lease] if leased else []
@@ -49,7 +48,7 @@ class Publish(Change[Published]):
 
     def _lease(self, tx: Transaction, queue: str, room: int) -> list[Record]:
         leased: list[Record] = []
-        for statement in (sql.PUBLISH_SUSPECT, sql.PUBLISH):
+        for statement in (tx.sql.PUBLISH_SUSPECT, tx.sql.PUBLISH):
             if room > len(leased):
                 leased += tx.records(
                     statement,
@@ -63,7 +62,7 @@ class Publish(Change[Published]):
     def _queues(self, tx: Transaction) -> list[str]:
         if self.queues is not None:
             return list(self.queues)
-        found = {*tx.column(sql.QUEUES), *tx.column(sql.SUSPECT_QUEUES)}
+        found = {*tx.column(tx.sql.QUEUES), *tx.column(tx.sql.SUSPECT_QUEUES)}
         return sorted(found.difference(self.but))
 
 

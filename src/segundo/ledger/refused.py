@@ -3,9 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change, Release
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.changes import Change, Release
+from segundo.ledger.transaction import Transaction
 
 
 class Forget(Change[None]):
@@ -24,14 +23,16 @@ class Forget(Change[None]):
         self.held = held
 
     def apply(self, tx: Transaction) -> None:
+        tx.hold(self.ids)
         # What a call of another request was found to be the same as was promised to that client: it stays.
-        promised = tx.column(sql.PROMISED, json.dumps(self.ids))
+        promised = tx.column(tx.sql.PROMISED, json.dumps(self.ids))
         if promised:
             Release(promised, self.owner).apply(tx)
         ids = json.dumps([id for id in self.ids if id not in promised])
-        gone = [id for (id,) in tx.run(sql.FORGET, {"ids": ids, "owner": self.owner, "held": self.held})]
+        which = {"ids": ids, "owner": self.owner, "held": self.held}
+        gone = [id for (id,) in tx.run(tx.sql.FORGET, which).fetchall()]
         if gone:
-            tx.run(sql.FORGET_LINKS, (json.dumps(gone),))
+            tx.run(tx.sql.FORGET_LINKS, (json.dumps(gone),))
             tx.ended(gone)
 
     @classmethod
@@ -65,7 +66,7 @@ class Refused:
         """Delete them all; returns how many to `drop` once that is committed."""
         forgets = list(self._forgets)
         if forgets:
-            tx.run(sql.FORGOTTEN, (tx.now,))
+            tx.run(tx.sql.FORGOTTEN, (tx.now,))
             Forget.apply_all(forgets, tx)
         return len(forgets)
 

@@ -3,9 +3,8 @@
 import json
 from collections.abc import Sequence
 
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change, Release
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.changes import Change, Release
+from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
@@ -25,8 +24,9 @@ class Start(Change[list[Record]]):
         ids = [record.id for record in self.records]
         wanted = ids[: self.limit]
         which = {"ids": json.dumps(wanted), "owner": self.owner, "now": tx.now}
+        tx.hold(ids)
         # What waits for another does not start: then it is worth asking at once.
-        started = set(tx.changed(sql.START, which, wanted, exact=tx.has_links)) if wanted else set[str]()
+        started = set(tx.changed(tx.sql.START, which, wanted, exact=tx.has_links)) if wanted else set[str]()
         if len(started) < len(ids):
             Release([id for id in ids if id not in started], self.owner).apply(tx)
         return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]
@@ -58,10 +58,10 @@ class Claim(Change[list[Record]]):
     def apply(self, tx: Transaction) -> list[Record]:
         suspects = min(1, self.limit) if self.suspect else 0
         if self.ids is not None:
-            claimed = self._take_ids(tx, sql.CLAIM_SUSPECT_IDS, suspects)
-            return claimed + self._take_ids(tx, sql.CLAIM_IDS, self.limit - len(claimed))
-        claimed = self._take(tx, sql.CLAIM_SUSPECT, sql.SUSPECT_QUEUES, suspects)
-        return claimed + self._take(tx, sql.CLAIM, sql.QUEUES, self.limit - len(claimed))
+            claimed = self._take_ids(tx, tx.sql.CLAIM_SUSPECT_IDS, suspects)
+            return claimed + self._take_ids(tx, tx.sql.CLAIM_IDS, self.limit - len(claimed))
+        claimed = self._take(tx, tx.sql.CLAIM_SUSPECT, tx.sql.SUSPECT_QUEUES, suspects)
+        return claimed + self._take(tx, tx.sql.CLAIM, tx.sql.QUEUES, self.limit - len(claimed))
 
     def _take_ids(self, tx: Transaction, claim: str, limit: int) -> list[Record]:
         ids, queues = json.dumps(self.ids), None if self.queues is None else json.dumps(self.queues)

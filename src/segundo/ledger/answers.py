@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from segundo.errors import LedgerUnavailable
-from segundo.ledger.sqlite.changes import Change, RecordCalls
-from segundo.ledger.sqlite.writer import Posted
+from segundo.ledger.changes import Change, RecordCalls
+from segundo.ledger.posting import Posted
 
 T = TypeVar("T")
 

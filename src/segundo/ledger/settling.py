@@ -2,25 +2,17 @@
 
 import json
 import logging
-import sqlite3
 from collections.abc import Container, Sequence
 from functools import partial
 
-from segundo.errors import SegundoError
 from segundo.ledger import Beat, Settlement
-from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.sqlite.changes import Change, RecordCalls
-from segundo.ledger.sqlite.transaction import Transaction
+from segundo.ledger.changes import Change, RecordCalls
+from segundo.ledger.transaction import Transaction
 from segundo.record import State
 
 logger = logging.getLogger("segundo.ledger")
 
 CHILD_REFUSED = "ChildRefused"  # the reason of an attempt whose child calls cannot be recorded
-# What is wrong with a call, and not with the file or its disk: what it waits for, values that SQLite refuses.
-WRONG_CALL = (
-    *(SegundoError, ValueError, OverflowError),
-    *(sqlite3.InterfaceError, sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.DataError),
-)
 
 
 class Settle(Change[list[bool]]):
@@ -66,7 +58,7 @@ class Settle(Change[list[bool]]):
         if not (self.again or (settlement.id, settlement.claim) in self.unsure):
             return False
         return any(
-            tx.value(sql.SETTLED, **_settle_parameters(possible, tx.now)) is not None
+            tx.value(tx.sql.SETTLED, **_settle_parameters(possible, tx.now)) is not None
             for possible in _possible(settlement)
         )
 
@@ -77,7 +69,7 @@ def _is_plain_success(settlement: Settlement) -> bool:
 
 def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
     claims = {settlement.id: settlement.claim for settlement in settlements}
-    return tx.changed(sql.SUCCEED, (tx.now, json.dumps(claims)), list(claims)) if claims else []
+    return tx.changed(tx.sql.SUCCEED, (tx.now, json.dumps(claims)), list(claims)) if claims else []
 
 
 def _settle(tx: Transaction, settlement: Settlement) -> str | None:
@@ -90,7 +82,7 @@ def _settle(tx: Transaction, settlement: Settlement) -> str | None:
             if state == State.SUCCEEDED:
                 _record_children(tx, settlement)
             return state
-    except WRONG_CALL as error:
+    except tx.wrong_call as error:
         # Of all that is settled with it, this one alone has failed
         # (test_a_wrong_child_call_fails_its_parent_and_nothing_else).
         failed = _refused(settlement, error)
@@ -101,7 +93,7 @@ def _settle(tx: Transaction, settlement: Settlement) -> str | None:
 
 
 def _end(tx: Transaction, settlement: Settlement) -> str | None:
-    state: str | None = tx.value(sql.SETTLE, **_settle_parameters(settlement, tx.now))
+    state: str | None = tx.value(tx.sql.SETTLE, **_settle_parameters(settlement, tx.now))
     return state
 
 
@@ -158,7 +150,7 @@ class TakeBeat(Change[Beat]):
         self.running = frozenset(running)
 
     def apply(self, tx: Transaction) -> Beat:
-        rows = tx.run(sql.RUNNING_OF, (self.owner,)).fetchall()
+        rows = tx.run(tx.sql.RUNNING_OF, (self.owner,)).fetchall()
         held = {id for id, _, _ in rows}
         strays = [
             Settlement(id=id, claim=claim, state=State.QUEUED, counted=False)
