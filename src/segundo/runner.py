@@ -126,6 +126,8 @@ class Runner:
         )
 
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if attempt.stopped is Stop.CANCELLED:  # (test_what_is_cancelled_before_its_first_step_never_begins)
+            raise asyncio.CancelledError
         running = attempt.running or asyncio.current_task()  # to ask asyncio takes longer
         if task.arguments.injected:
             work, attempt.task = self._inject(task, attempt, args, kwargs), running
@@ -175,9 +177,9 @@ class Runner:
     def _judge(self, task: Task, attempt: Attempt, error: BaseException) -> Settlement:
         """What an attempt that raised becomes: again, put back, cancelled, or failed."""
         record, stopped = attempt.record, attempt.stopped
+        if stopped is Stop.CANCELLED:
+            return _cancelled(record, error)
         if isinstance(error, asyncio.CancelledError) and stopped is not None:
-            if stopped is Stop.CANCELLED:
-                return Settlement(id=record.id, claim=record.claim, state=State.CANCELLED, reason="Cancelled")
             if stopped is Stop.SHUTDOWN and record.crash_limit > 0:
                 return Settlement(id=record.id, claim=record.claim, state=State.QUEUED, counted=False)
             if stopped is Stop.SHUTDOWN:
@@ -239,6 +241,15 @@ def _unknown(record: Record, error: UnknownTask) -> Settlement:
         delay=min(max(SHORTEST_PUT_OFF, age), LONGEST_PUT_OFF),
         counted=False,
     )
+
+
+def _cancelled(record: Record, error: BaseException) -> Settlement:
+    """It ends as it was told, whatever it raised; what went wrong in its cleanup is kept, and logged."""
+    own = None if isinstance(error, asyncio.CancelledError) else describe(error, secret=record.secret)
+    if own is not None:
+        why = json.loads(own)["traceback"]
+        logger.warning("%s %s failed as it was cancelled: %s", record.printable_task, record.id, why)
+    return Settlement(id=record.id, claim=record.claim, state=State.CANCELLED, reason="Cancelled", error=own)
 
 
 def _failed(record: Record, error: BaseException) -> Settlement:

@@ -47,6 +47,7 @@ class Embedded:
         self._more = False  # the last claim was as large as it could be: there may be more
         self._unseen = True  # records may have come by another way than `wake`: look when the next is due
         self._woken = asyncio.Event()
+        self._asked = asyncio.Event()
         self._outcomes = asyncio.Event()
         self._stored = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -64,6 +65,7 @@ class Embedded:
             for work in (self._claim, self._settle, self._beat)
         ]
         self._ledger.listen(self._changed_unseen)
+        self._ledger.listen(self._cancel_asked, cancels=True)
         self._woken.set()
 
     def reserve(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -115,6 +117,7 @@ class Embedded:
         self._stopping = True
         claim, settle, beat = self._work
         self._ledger.unlisten(self._changed_unseen)
+        self._ledger.unlisten(self._cancel_asked)
         for work in (claim, beat):
             work.cancel()
         await asyncio.gather(claim, beat, return_exceptions=True)
@@ -261,21 +264,36 @@ class Embedded:
     # Beating and stopping
 
     async def _beat(self) -> None:
+        pause = BEAT
         while True:
-            await asyncio.sleep(BEAT)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._asked.wait()
+            self._asked.clear()
             try:
                 async with self._claiming:  # what a claim is just bringing is no stray
                     seen = dict(self._running)
                     beat = await self._ledger.beat(self._owner, running=[*seen, *self._reserved])
+                pause = BEAT
             except LedgerError as error:
                 logger.warning("beat failed: %s", error)
+                pause = min(LONGEST_PAUSE, BEAT)  # it may have been about to say what is to be cancelled
                 continue
-            for ids, why in ((beat.lost, Stop.LOST), (beat.cancel, Stop.CANCELLED)):
-                for id in ids:
-                    # Of an attempt that has begun since, by a release or after a retry, it says nothing
-                    # (test_a_beat_while_a_call_is_being_released_does_not_make_it_run_twice).
-                    if (attempt := seen.get(id)) is not None and self._running.get(id) is attempt:
-                        attempt.stop(why)
+            for id in beat.lost:
+                # Of an attempt that has begun since, by a release or after a retry, it says nothing
+                # (test_a_beat_while_a_call_is_being_released_does_not_make_it_run_twice).
+                if (attempt := seen.get(id)) is not None and self._running.get(id) is attempt:
+                    attempt.stop(Stop.LOST)
+            for id in beat.cancel:
+                # Also of one that has begun since, by a release: what is to be cancelled has no later attempt
+                # (test_a_cancel_reaches_what_is_just_being_released).
+                if (attempt := self._running.get(id)) is not None:
+                    attempt.stop(Stop.CANCELLED)
+
+    def _cancel_asked(self) -> None:
+        """In a thread of the ledger: somebody asked to cancel something that runs, perhaps here."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._asked.set)
 
     async def _drain(self, grace: float) -> None:
         """Wait for what runs; after `grace` cancel what can be cancelled, and leave threads to the rescue."""

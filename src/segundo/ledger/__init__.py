@@ -58,8 +58,12 @@ class Ledger(Protocol):
         It is forgotten when this ledger closes, if nothing is in its hands then.
         """
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener`, from any thread, when others may have made records claimable."""
+    def listen(self, listener: Callable[[], None], *, cancels: bool = False) -> None:
+        """Call `listener`, from any thread, when others may have made records claimable.
+
+        With `cancels`: within a fraction of a second when somebody, here or elsewhere, may have asked to
+        cancel what runs. `beat` says what.
+        """
 
     def unlisten(self, listener: Callable[[], None]) -> None:
         """Undo `listen`."""

@@ -237,8 +237,8 @@ class Cancel(Change[Record]):
         if ended:
             tx.run(tx.sql.FORGET_LINKS, (json.dumps(ended),))
             tx.ended(ended)
-        else:
-            tx.run(tx.sql.ASK_CANCEL, (self.id,))
+        elif tx.run(tx.sql.ASK_CANCEL, (self.id,)).rowcount:
+            tx.asked = True
         row = tx.run(tx.sql.SELECT_IDS, (json.dumps([self.id]),)).fetchone()
         if row is None:
             raise UnknownRecord(f"no record has the id {self.id!r}")

@@ -46,6 +46,7 @@ class Transaction(ABC):
         self.now = now
         self.ending = False  # it is being committed: from here on a failure may be a success
         self.freed = False  # something became claimable that nobody in this process knows of
+        self.asked = False  # a cancel of what runs was asked for: its process, whichever it is, is to be told
         self._afterwards: list[Callable[[], None]] = []
         self._if_undone: list[Callable[[], None]] = []
 

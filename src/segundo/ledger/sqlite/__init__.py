@@ -74,6 +74,7 @@ class SQLiteLedger:
         self._numbers: dict[str, int] = {}
         self._left: set[str] = set()
         self._listeners: list[Callable[[], None]] = []
+        self._cancel_listeners: list[Callable[[], None]] = []
         self._answers: Answers | None = None
         self._watch: Watch | None = None
         self._unsure: set[tuple[str, int]] = set()  # claims whose settlement failed, and may be stored
@@ -120,6 +121,7 @@ class SQLiteLedger:
                 in_place=self._in_place,
                 clock=self._clock,
                 changed=self._changed,
+                asked=self._asked,
                 answered=self._answered,
             )
             self._files = [f"{self.path}{suffix}" for suffix in ("", "-wal", "-shm")] + [
@@ -172,12 +174,15 @@ class SQLiteLedger:
         """How many transactions this process has committed since it opened the ledger."""
         return self._writer.commits
 
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener`, in a thread of the ledger, when records may have become claimable unseen."""
-        self._listeners.append(listener)
+    def listen(self, listener: Callable[[], None], *, cancels: bool = False) -> None:
+        """Call `listener`, in a thread of the ledger, when records may have become claimable unseen, or with
+        `cancels` when a cancel of what runs may have been asked for."""
+        (self._cancel_listeners if cancels else self._listeners).append(listener)
 
     def unlisten(self, listener: Callable[[], None]) -> None:
-        self._listeners.remove(listener)
+        for listeners in (self._listeners, self._cancel_listeners):
+            if listener in listeners:
+                listeners.remove(listener)
 
     # Changes
 
@@ -339,6 +344,10 @@ class SQLiteLedger:
         if self._watch is not None:
             self._watch.wake()
         for listener in tuple(self._listeners):
+            listener()
+
+    def _asked(self) -> None:
+        for listener in tuple(self._cancel_listeners):
             listener()
 
 

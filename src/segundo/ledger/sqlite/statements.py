@@ -212,6 +212,12 @@ WHERE records.id = doomed.key AND records.state = 'waiting'
 RETURNING id
 """
 ASK_CANCEL = "UPDATE records SET cancel_requested = 1 WHERE id = ? AND state = 'running'"
+# cancel (j): primary key of meta. How often it was asked for: a number that the processes look at, so that
+# only after a cancel they ask what is to be cancelled.
+COUNT_CANCEL = """
+INSERT INTO meta VALUES ('cancels', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1
+"""
+CANCELS = "SELECT value FROM meta WHERE name = 'cancels'"
 # progress (j): primary key.
 PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
 

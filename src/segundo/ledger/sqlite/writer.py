@@ -18,6 +18,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger.changes import Change
 from segundo.ledger.posting import Box, Posted, answer, apply, refuse, take
 from segundo.ledger.refused import Refused
+from segundo.ledger.sqlite.statements import CANCELS, COUNT_CANCEL
 from segundo.ledger.sqlite.transaction import FileTransaction, Inexact
 from segundo.ledger.sqlite.turns import Turns
 from segundo.ledger.transaction import Transaction
@@ -46,6 +47,7 @@ class Writer(threading.Thread):
         in_place: Callable[[], bool],
         clock: Callable[[], float],
         changed: Callable[[], None],
+        asked: Callable[[], None],
         answered: Callable[[], None],
     ) -> None:
         super().__init__(name="segundo-ledger", daemon=True)
@@ -56,6 +58,7 @@ class Writer(threading.Thread):
         self._in_place = in_place
         self._clock = clock
         self._changed = changed
+        self._asked = asked
         self._answered = answered
         self._posted: Box = Box()
         self._batch: list[Posted] = []  # what is being applied
@@ -65,6 +68,7 @@ class Writer(threading.Thread):
         self._in_turn = False
         self._connection: sqlite3.Connection | None = connect()
         self._seen: int | None = _data_version(self._connection)
+        self._cancels = _cancels(self._connection)
         self._pause = LONGEST_LOOK
         self._looked = 0.0
 
@@ -212,12 +216,16 @@ class Writer(threading.Thread):
         self.commits += 1
         if tx.freed:
             self._changed()
+        if tx.asked:
+            self._asked()
         return results
 
     def _apply(self, changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
         # First what is to be forgotten, then `begin`: a change that was given up in between does not begin.
         forgotten = self._refused.forget(tx)
         results = apply(changes, tx)
+        if tx.asked:
+            tx.run(COUNT_CANCEL)
         self._answered()
         tx.ending = True
         tx.run("COMMIT")
@@ -289,7 +297,7 @@ class Writer(threading.Thread):
             return
         self._looked = now
         try:
-            version = self._seen if self._connection is None else _data_version(self._connection)
+            version, cancels = self._look()
         except sqlite3.Error as error:  # the next change will say so to who waits for it
             logger.warning("the ledger cannot be read: %s", error)
             self._disconnect()
@@ -297,12 +305,26 @@ class Writer(threading.Thread):
         if version != self._seen:
             self._seen, self._pause = version, SHORTEST_LOOK
             self._changed()
+            if cancels != self._cancels:
+                self._cancels = cancels
+                self._asked()
         else:
             self._pause = min(self._pause * 1.5, LONGEST_LOOK)
+
+    def _look(self) -> tuple[int | None, str | None]:
+        """The version of the file, and, where it has changed, how many cancels were asked for."""
+        if self._connection is None or (version := _data_version(self._connection)) == self._seen:
+            return self._seen, self._cancels
+        return version, _cancels(self._connection)
 
 
 def _data_version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _cancels(connection: sqlite3.Connection) -> str | None:
+    found = connection.execute(CANCELS).fetchone()
+    return None if found is None else str(found[0])
 
 
 def _as_ledger_error(error: Exception) -> Exception:
