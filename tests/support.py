@@ -233,4 +233,5 @@ def ledger_rows(
     """Rows of a SQLite ledger, read past the library: what is on disk, not what Segundo says of it."""
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")  # a test may have forged it
         return [dict(row) for row in connection.execute(sql, values)]

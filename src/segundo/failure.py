@@ -46,18 +46,27 @@ class Failure(Cause):
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """What `describe` wrote."""
-        error: dict[str, Any] = json.loads(text)
-        causes = tuple(Cause(**_read(cause)) for cause in error.get("causes", ()))
-        return cls(**_read(error), traceback=error.get("traceback", ""), causes=causes)
+        """What `describe` wrote. Of a text that somebody else wrote, that it is none of ours."""
+        try:
+            error: dict[str, Any] = json.loads(text)
+            causes = tuple(Cause(**_read(cause)) for cause in error.get("causes", ()))
+            return cls(**_read(error), traceback=_text(error.get("traceback", "")), causes=causes)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return cls(type="PayloadError", message="the record's error is nothing that Segundo wrote")
 
 
 def _read(error: dict[str, Any]) -> dict[str, Any]:
     return {
-        "type": error["type"],
-        "message": error.get("message", ""),
-        "notes": tuple(error.get("notes", ())),
+        "type": _text(error["type"]),
+        "message": _text(error.get("message", "")),
+        "notes": tuple(map(_text, error.get("notes", ()))),
     }
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return _printable(value)
 
 
 def describe(error: BaseException, *, secret: bool = False) -> str:

@@ -9,11 +9,12 @@ from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPEx
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Mount
+from starlette.types import Message
 
 import segundo
 from segundo import Segundo, task
 from segundo.errors import ConfigurationError
-from tests.web.apps import ended, records, running, served_client
+from tests.web.apps import ended, lifespan, records, running, served_client
 from tests.web.tasks import declared, note
 
 PUBLIC = {"id", "task", "state", "progress", "created_at", "run_at", "started_at", "finished_at"}
@@ -48,12 +49,45 @@ async def test_the_record_exists_before_its_address_is_told() -> None:
         assert (await client.get(answer.headers["location"])).status_code == 200
 
 
-@pytest.mark.parametrize("id", ["0" * 36, "x", "0", "%00", "a" * 500, "../tasks", "' OR 1=1 --"])
-async def test_an_unknown_id_is_404_and_never_pending(id: str) -> None:
-    async with running(app_that(accepts)) as client:
+MALFORMED = [
+    "x",
+    "0",
+    "%00",
+    "%FF",
+    "%ED%A0%80",
+    "%0A",
+    "%25",
+    "a" * 10_000,
+    "../tasks",
+    "..%2Ftasks",
+    "' OR 1=1 --",
+]
+
+
+async def test_an_unknown_id_is_404_and_never_pending() -> None:
+    async with served_client(app_that(accepts)) as client:
         await client.post("/")
         await ended(1)
-        assert (await client.get(f"/tasks/{id}")).status_code == 404
+        answers = {id: (await client.get(f"/tasks/{id}")).status_code for id in ("0" * 36, *MALFORMED)}
+    assert {id: code for id, code in answers.items() if code != 404} == {}
+
+
+@pytest.mark.parametrize("id", ["\ud800", "\0", "\U0010ffff"], ids=ascii)
+async def test_an_id_that_a_server_has_decoded_wrongly_is_404_too(id: str) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = app_that(accepts)
+    async with lifespan(app):
+        asgi = {"version": "3.0"}
+        scope = {"type": "http", "asgi": asgi, "method": "GET", "path": f"/tasks/{id}", "headers": []}
+        await app({**scope, "query_string": b""}, receive, send)
+    assert sent[0]["status"] == 404
 
 
 async def test_without_the_apps_own_dependencies_nobody_sees_arguments_result_or_error() -> None:

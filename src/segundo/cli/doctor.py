@@ -107,8 +107,7 @@ def file_system(kind: str) -> Finding:
 
 def _file(path: Path, visitor: Visitor) -> Iterator[Finding]:
     yield Finding(Level.OK, "file", f"{path}, {size(path.stat().st_size)}")
-    schema = f"{visitor.schema()}, application id {file.APPLICATION_ID:#x}"
-    yield Finding(Level.OK, "schema", schema)
+    yield from schema(visitor)
     wal = _size(path.with_name(path.name + "-wal"))
     if wal > LARGE_WAL:
         text = (
@@ -117,6 +116,23 @@ def _file(path: Path, visitor: Visitor) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "WAL", text)
     else:
         yield Finding(Level.OK, "WAL", size(wal))
+
+
+def schema(visitor: Visitor) -> Iterator[Finding]:
+    """Whether the file's tables are as they were made, and what acts in it beside them."""
+    version = visitor.schema()
+    missing, planted = visitor.strangers()
+    if missing and version == file.SCHEMA_VERSION:
+        text = f"{', '.join(missing)}: not as Segundo makes them. Somebody changed them: restore a backup"
+        yield Finding(Level.PROBLEM, "schema", text)
+    else:
+        yield Finding(Level.OK, "schema", f"{version}, application id {file.APPLICATION_ID:#x}")
+    if planted:
+        text = (
+            f"{', '.join(planted)}: nothing of Segundo's. A trigger acts in each transaction on its table: "
+            "if you did not make it, look who can write this file, and drop it"
+        )
+        yield Finding(Level.WARNING, "planted", text)
 
 
 def _size(path: Path) -> int:

@@ -4,6 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+LONGEST = 1e12  # seconds; what is longer is for ever
 UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
 # Whatever a task's arguments or an error's message hold, they do not steer the terminal.
@@ -13,8 +14,9 @@ _IN_TEXT = {code: written for code, written in _CONTROLS.items() if chr(code) no
 
 def duration(seconds: float) -> str:
     """In the largest unit that fits: 350 ms, 12 s, 5 m, 3 h, 40 d."""
+    seconds = min(max(seconds, 0.0), LONGEST)
     if seconds < 1:
-        return f"{max(0, round(seconds * 1000))} ms"
+        return f"{round(seconds * 1000)} ms"
     size, unit = next(unit for unit in UNITS if seconds >= unit[0])
     return (
         f"{seconds / size:.1f} {unit}" if unit == "s" and seconds < 10 else f"{int(seconds // size)} {unit}"
@@ -23,8 +25,9 @@ def duration(seconds: float) -> str:
 
 def age(seconds: float) -> str:
     """As `duration`, for a narrow column: 12s, 5m, 3h, 40d."""
+    seconds = min(max(seconds, 0.0), LONGEST)
     size, unit = next((unit for unit in UNITS if seconds >= unit[0]), UNITS[-1])
-    return f"{max(0, int(seconds // size))}{unit}"
+    return f"{int(seconds // size)}{unit}"
 
 
 def moment(timestamp: float, now: float) -> str:
@@ -63,9 +66,10 @@ def pretty(payload: str) -> str:
     """A JSON text, indented; as it stands if it is none."""
     try:
         value: Any = json.loads(payload)
-    except ValueError:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
         return harmless(payload)
-    return harmless(json.dumps(value, indent=2, ensure_ascii=False))
+    return harmless(text.encode("utf-8", "backslashreplace").decode())  # half of a surrogate pair is no text
 
 
 def shorten(text: str, width: int) -> str:

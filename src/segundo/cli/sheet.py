@@ -1,13 +1,12 @@
 """The sheet of `segundo show`: all that the ledger knows of one record."""
 
-import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from rich.text import Text
 
 from segundo.cli.phrases import duration, harmless, line, moment, number, pretty
 from segundo.cli.table import STYLES
+from segundo.failure import Failure
 from segundo.record import REQUEST, Record, State
 
 PAYLOADS = ("arguments", "carried", "progress", "result")
@@ -70,14 +69,14 @@ def _attempt(record: Record) -> str:
 
 def _error(payload: str) -> Text:
     """What the runner wrote of an exception: its message, notes and causes, then the traceback."""
-    error: dict[str, Any] = json.loads(payload)
-    text = Text(_indented(harmless(f"{error.get('type')}: {error.get('message')}")), ERROR)
-    for note in error.get("notes", ()):
+    error = Failure.read(payload)
+    text = Text(_indented(harmless(f"{error.type}: {error.message}")), ERROR)
+    for note in error.notes:
         text.append(_indented(harmless(note)))
-    for cause in error.get("causes", ()):
-        text.append(_indented(harmless(f"caused by {cause.get('type')}: {cause.get('message')}")))
-    if traceback := error.get("traceback"):
-        text.append("\n").append(_indented(harmless(traceback)))
+    for cause in error.causes:
+        text.append(_indented(harmless(f"caused by {cause.type}: {cause.message}")))
+    if error.traceback:
+        text.append("\n").append(_indented(harmless(error.traceback)))
     return text
 
 

@@ -19,6 +19,7 @@ Ended = tuple[Attempt, Settlement]
 LAST_MOMENT = 1.0  # seconds in which a `def` that looks at `current().cancelled` may still end at a stop
 BEAT = 10.0  # seconds between comparisons of what runs here with what the ledger thinks
 SOON = 0.05  # seconds until a claim looks again for what was due and could not be had
+LONGEST_PLAN = 86400.0  # seconds ahead that a look is planned; a timer of uvloop takes no endless time
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between tries while the ledger cannot be written
 
 
@@ -170,7 +171,7 @@ class Embedded:
 
     def _look_in(self, seconds: float) -> None:
         """Claim in `seconds`, unless a look is already planned for before."""
-        moment = self._loop.time() + seconds
+        moment = self._loop.time() + min(seconds, LONGEST_PLAN)
         if self._timer is not None:
             if self._planned <= moment:
                 return

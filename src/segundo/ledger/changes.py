@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
-from segundo.ledger.transaction import Transaction, in_vain, to_record
+from segundo.ledger.transaction import Transaction, in_vain, to_record, to_records
 from segundo.record import Call, Link, Record, State
 
 T = TypeVar("T")
@@ -239,10 +239,10 @@ class Cancel(Change[Record]):
             tx.ended(ended)
         elif tx.run(tx.sql.ASK_CANCEL, (self.id,)).rowcount:
             tx.asked = True
-        row = tx.run(tx.sql.SELECT_IDS, (json.dumps([self.id]),)).fetchone()
-        if row is None:
+        found = to_records(tx.run(tx.sql.SELECT_IDS, (json.dumps([self.id]),)).fetchall())
+        if not found:
             raise UnknownRecord(f"no record has the id {self.id!r}")
-        return to_record(row)
+        return found[0]
 
 
 class Progress(Change[bool]):

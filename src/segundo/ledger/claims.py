@@ -67,7 +67,7 @@ class Claim(Change[list[Record]]):
         ids, queues = json.dumps(self.ids), None if self.queues is None else json.dumps(self.queues)
         if limit <= 0:
             return []
-        return _in_order(tx.records(claim, ids=ids, queues=queues, owner=self.owner, now=tx.now, limit=limit))
+        return _in_order(tx.claimed(claim, ids=ids, queues=queues, owner=self.owner, now=tx.now, limit=limit))
 
     def _take(self, tx: Transaction, claim: str, queues: str, limit: int) -> list[Record]:
         taken: list[Record] = []
@@ -76,7 +76,7 @@ class Claim(Change[list[Record]]):
         names = self._others(tx.column(queues)) if self.queues is None else list(self.queues)
         for queue in self._turn(names, tx.now):
             if len(taken) < limit:
-                taken += tx.records(
+                taken += tx.claimed(
                     claim, queue=queue, owner=self.owner, now=tx.now, limit=limit - len(taken)
                 )
         return _in_order(taken)

@@ -154,11 +154,35 @@ class Transaction(ABC):
     def records(self, statement: str, **named: object) -> list[Record]:
         return [to_record(row) for row in self.run(statement, named).fetchall()]
 
+    def claimed(self, statement: str, **named: object) -> list[Record]:
+        """What a statement claims. An id that cannot be ours is nobody's to run: the end of its attempt might
+        not find it again, and it would run for ever (test_a_record_runs_once_or_never_whatever_its_id).
+        """
+        return [record for record in self.records(statement, **named) if _is_id(record.id)]
+
 
 def in_vain(before: str) -> str:
     """What is to be known of a call that was cancelled by the end of the one before it."""
     message = f"it needs the success of {before}, which ended without it"
     return json.dumps({"type": "PredecessorFailed", "message": message, "before": before})
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isprintable()
+
+
+def to_records(rows: Iterable[Sequence[Any]]) -> list[Record]:
+    """What is read for somebody to look at. A row in a state that nobody knows is no record, and a time that
+    no calendar has is the nearest that one has.
+    """
+    return [to_record(_in_calendar(row)) for row in rows if row[STATE] in STATES]
+
+
+def _in_calendar(row: Sequence[Any]) -> Sequence[Any]:
+    strange = {at for at in TIMES if row[at] is not None and not 0 <= row[at] <= LATEST}
+    if not strange:
+        return row
+    return [min(max(value, 0), LATEST) if at in strange else value for at, value in enumerate(row)]
 
 
 def to_record(row: Sequence[Any]) -> Record:
@@ -168,3 +192,6 @@ def to_record(row: Sequence[Any]) -> Record:
 
 
 CANCEL_REQUESTED = Record._fields.index("cancel_requested")
+TIMES = [Record._fields.index(name) for name in Record._fields if name.endswith(("_at", "_until"))]
+LATEST = 253_370_764_800.0  # the last year that has four digits
+STATES = frozenset(map(str, State))

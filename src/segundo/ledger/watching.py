@@ -7,7 +7,7 @@ from contextlib import suppress
 from contextvars import Context
 
 from segundo.errors import LedgerUnavailable
-from segundo.record import Record, State
+from segundo.record import LIVE, Record
 
 logger = logging.getLogger("segundo.ledger")
 
@@ -84,7 +84,7 @@ class Watch:
                 changed = [id for id, glance in seen.items() if before.get(id) != glance]
                 for record in await self._read(changed) if changed else ():
                     yield record
-                if all(_state(glance).terminal for glance in seen.values()):
+                if all(_has_ended(glance) for glance in seen.values()):
                     return
         finally:
             self._watchers.discard(watcher)
@@ -122,5 +122,6 @@ class Watch:
             await asyncio.sleep(PAUSE)
 
 
-def _state(glance: Glance) -> State:
-    return State(str(glance[1]))
+def _has_ended(glance: Glance) -> bool:
+    """What is in no state that we know is none of our records, and nothing more comes of it."""
+    return glance[1] not in LIVE

@@ -5,11 +5,13 @@ import os
 import platform
 import re
 import sqlite3
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from segundo.errors import LedgerUnusable
+from segundo.ledger.sqlite.questions import MADE
 
 logger = logging.getLogger("segundo.ledger")
 
@@ -18,6 +20,8 @@ Durability = Literal["full", "normal"]
 APPLICATION_ID = 0x5365_676F  # "Sego" in the file's header
 SCHEMA_VERSION = 1
 OLDEST_READER = 1  # the oldest schema version whose programs may still open this file
+OLDEST_SQLITE = (3, 37, 0)  # the first with STRICT tables
+TABLES = ("records", "links", "workers", "meta")
 BUSY_MS = 200  # how long one attempt to begin waits for a stranger's lock; the writer tries again
 
 NETWORK = frozenset(
@@ -31,6 +35,7 @@ FLEETING = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
 
 def prepare(path: Path) -> None:
     """Check the place, and create the file (readable by its owner alone) if there is none."""
+    check_sqlite(sqlite3.sqlite_version_info)
     if not path.parent.is_dir():
         raise LedgerUnusable(
             f"ledger {path}: the folder {path.parent} does not exist; create it or set SEGUNDO_LEDGER"
@@ -45,6 +50,12 @@ def prepare(path: Path) -> None:
             raise LedgerUnusable(f"ledger {path} cannot be read and written by this user") from None
     except OSError as error:
         raise LedgerUnusable(f"ledger {path} cannot be created: {error.strerror}") from error
+
+
+def check_sqlite(version: tuple[int, ...]) -> None:
+    if version < OLDEST_SQLITE:
+        oldest, found = (".".join(map(str, each)) for each in (OLDEST_SQLITE, version))
+        raise LedgerUnusable(f"the ledger needs SQLite {oldest} or newer, and this Python has {found}")
 
 
 def check_filesystem(path: Path, kind: str) -> None:
@@ -83,6 +94,7 @@ def connect(
             connection.execute(f"PRAGMA fullfsync = {int(durability == 'full')}")
         connection.execute("PRAGMA temp_store = MEMORY")
         connection.execute("PRAGMA secure_delete = ON")  # what is wiped is overwritten, not only let go
+        _distrust(connection)
     except BaseException:
         connection.close()
         raise
@@ -98,8 +110,28 @@ def read_only(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
     )
+    connection.text_factory = readable
     connection.execute("PRAGMA query_only = 1")
+    _distrust(connection)
     return connection
+
+
+def _distrust(connection: sqlite3.Connection) -> None:
+    """What the file itself says, in a trigger or a view, calls no function and no table of any extension.
+
+    (test_a_trigger_in_the_file_calls_nothing_outside_it)
+    """
+    connection.execute("PRAGMA trusted_schema = OFF")
+
+
+def readable(text: bytes) -> str:
+    """A text of the file. What is no UTF-8 in it was never written by a Segundo, and still is read."""
+    return text.decode("utf-8", "replace")
+
+
+def is_unreadable(error: BaseException) -> bool:
+    """Whether an error of `sqlite3` says that a text of the file is no UTF-8."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
 
 
 def set_up(connection: sqlite3.Connection, path: Path) -> None:
@@ -119,17 +151,41 @@ def check(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerUnusable(
             f"ledger {path} was made by a newer Segundo (schema {version}); upgrade this one"
         )
+    _check_tables(connection, path)
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Tables that are strict hold no value of another type than all our code expects of them."""
+    found = connection.execute(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND strict"
+    )
+    missing = set(TABLES) - {name for (name,) in found}
+    if missing:
+        raise LedgerUnusable(
+            f"ledger {path}: its {' and '.join(sorted(missing))} are not the tables that Segundo makes. "
+            "Somebody has changed them: restore a backup, or choose another path"
+        )
 
 
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
     connection.execute("PRAGMA journal_mode = WAL")
-    schema = resources.files(__package__ or "").joinpath("schema.sql").read_text("utf-8")
     connection.executescript(
-        f"BEGIN IMMEDIATE; {schema}"
+        f"BEGIN IMMEDIATE; {_schema()}"
         f"INSERT INTO meta VALUES ('oldest_reader', '{OLDEST_READER}');"
         f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     )
+
+
+def _schema() -> str:
+    return resources.files(__package__ or "").joinpath("schema.sql").read_text("utf-8")
+
+
+def made() -> set[tuple[str, str, str, str]]:
+    """All that a new ledger has: kind, name, table and text of each."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(_schema())
+        return set(connection.execute(MADE))
 
 
 def _header(connection: sqlite3.Connection) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Every statement that a visitor asks of the file. None writes."""
 
-from segundo.ledger.sqlite.statements import ALL
+from segundo.ledger.sqlite.statements import ALL, NUMBERS
 from segundo.record import State
 
 NEWEST = "\U0010ffff"  # sorts behind every id
@@ -37,10 +37,10 @@ SELECT {ALL} FROM records INDEXED BY owned WHERE owner IS NOT NULL AND state = '
 ORDER BY started_at LIMIT 1
 """
 # Processes: the workers table is small. How much each has in its hands: owned.
-WORKERS = """
+WORKERS = f"""
 SELECT number, id, host, pid, started_at, stopping, durability,
     (SELECT count(*) FROM records INDEXED BY owned WHERE owner = workers.id)
-FROM workers ORDER BY number
+FROM workers WHERE {NUMBERS} ORDER BY number
 """
 # What is in the hands of nobody that the ledger knows: owned. There is no way to it; its presence is a fault.
 ORPHANS = """
@@ -48,4 +48,8 @@ SELECT count(*) FROM records INDEXED BY owned
 WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM workers)
 """
 SCHEMA = "PRAGMA user_version"
+# What was made in the file, by whomever. Indexes that SQLite makes by itself have no text.
+MADE = (
+    "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+)
 CHECK = "PRAGMA quick_check(5)"

@@ -11,7 +11,7 @@ from typing import Any
 from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite import statements as sql
-from segundo.ledger.transaction import to_record
+from segundo.ledger.transaction import to_records
 from segundo.record import Record, State
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL from being checkpointed, and it would grow
@@ -67,7 +67,7 @@ class Reader:
         ]
 
     def _records(self, statement: str, parameters: tuple[object, ...] | dict[str, object]) -> list[Record]:
-        return [to_record(row) for row in self._rows(statement, parameters)]
+        return to_records(self._rows(statement, parameters))
 
     def _rows(
         self, statement: str, parameters: tuple[object, ...] | dict[str, object]

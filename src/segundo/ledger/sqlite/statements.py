@@ -7,6 +7,10 @@ from segundo.record import Record
 
 ALL = ", ".join(Record._fields)
 
+# A counter stops here, so that no number that somebody wrote into the file makes a statement fail by overflow
+# (test_rows_with_numbers_at_their_limits_stop_nobody).
+_MOST = 2**62
+
 # record: primary key. Idempotent, so that a batch whose outcome is unknown can be run again.
 INSERT = f"""
 INSERT INTO records ({ALL}) VALUES ({", ".join("?" * len(Record._fields))})
@@ -84,7 +88,7 @@ SELECT queue FROM names WHERE queue IS NOT NULL
 SUSPECT_QUEUES = QUEUES.replace("crashes = 0", "crashes > 0")
 
 
-_CLAIMED = "SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now"
+_CLAIMED = f"SET state = 'running', claim = min(claim + 1, {_MOST}), owner = :owner, started_at = :now"
 
 
 def _lanes(crashes: str, *, then: str = _CLAIMED) -> str:
@@ -106,7 +110,7 @@ CLAIM = _lanes("crashes = 0")
 CLAIM_SUSPECT = _lanes("crashes > 0")
 # claim by id (d): primary key; only the ids asked for are sorted.
 CLAIM_IDS = f"""
-UPDATE records SET state = 'running', claim = claim + 1, owner = :owner, started_at = :now
+UPDATE records {_CLAIMED}
 WHERE id IN (
     SELECT id FROM records WHERE id IN (SELECT value FROM json_each(:ids))
         AND state = 'queued' AND run_at <= :now AND crashes = 0
@@ -172,7 +176,7 @@ UPDATE records SET
     reason = CASE WHEN :state = 'queued' AND cancel_requested THEN 'Cancelled' ELSE :reason END,
     finished_at = CASE WHEN {_ANOTHER} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_ANOTHER} THEN :now + :delay ELSE run_at END,
-    failures = failures + :failed, result = :result, error = coalesce(:error, error),
+    failures = min(failures + :failed, {_MOST}), result = :result, error = coalesce(:error, error),
     owner = NULL, published_until = NULL, {_wiped_unless(_ANOTHER)}
 WHERE id = :id AND claim = :claim AND state = 'running'
     AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
@@ -224,6 +228,9 @@ PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state
 # beat: owned.
 RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = ? AND state = 'running'"
 
+# A number that has no byte in the lock file is no worker's, and below 1 are the bytes of the turns.
+NUMBERS = "number BETWEEN 1 AND 1000000000"
+
 # join, leave, rescue: the workers table is small; what is left to one: owned.
 JOIN = """
 INSERT INTO workers (id, host, pid, durability, started_at) VALUES (?, ?, ?, ?, ?) RETURNING number
@@ -231,7 +238,7 @@ INSERT INTO workers (id, host, pid, durability, started_at) VALUES (?, ?, ?, ?, 
 JOINED = "SELECT number FROM workers WHERE id = ?"
 STOPPING = "UPDATE workers SET stopping = 1 WHERE id = ?"
 GO = "DELETE FROM workers WHERE id = ? AND NOT EXISTS (SELECT 1 FROM records WHERE owner = workers.id)"
-WORKERS = "SELECT number, id, host, pid, stopping FROM workers"
+WORKERS = f"SELECT number, id, host, pid, stopping FROM workers WHERE {NUMBERS}"
 BURY = "DELETE FROM workers WHERE number = ?"
 
 # rescue (h): owned. The crash is counted unless the process was stopping; a plain function has no budget.
@@ -243,7 +250,7 @@ UPDATE records SET
     error = CASE WHEN cancel_requested OR ({_AGAIN}) THEN error ELSE :error END,
     finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_AGAIN} THEN :now ELSE run_at END,
-    crashes = crashes + :crashed, owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
+    crashes = min(crashes + :crashed, {_MOST}), owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
 WHERE owner = :owner AND state = 'running'
 RETURNING {ALL}
 """

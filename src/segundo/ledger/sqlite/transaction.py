@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from segundo.errors import SegundoError
 from segundo.ledger.sqlite import statements
+from segundo.ledger.sqlite.file import readable
 from segundo.ledger.sqlite.turns import Turns
 from segundo.ledger.transaction import DeadWorker, Transaction
 from segundo.record import Call, Record
@@ -23,7 +24,7 @@ class Inexact(Exception):
 
 class FileTransaction(Transaction):
     """`exact`: statements tell which rows they change. Else they only count them, and a count that is too
-    small raises Inexact.
+    small raises Inexact. It also reads texts that are no UTF-8, where another raises an error of sqlite3.
     """
 
     sql: ClassVar[ModuleType] = statements
@@ -38,6 +39,7 @@ class FileTransaction(Transaction):
         super().__init__(now)
         self.exact = exact
         self.turns = turns
+        connection.text_factory = readable if exact else str
         self.run = connection.execute
         self._run_many = connection.executemany
 

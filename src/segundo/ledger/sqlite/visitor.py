@@ -14,7 +14,7 @@ from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite import questions as ask
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns, lock_file
-from segundo.ledger.transaction import to_record
+from segundo.ledger.transaction import to_records
 from segundo.record import Record, State, waits_for
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL of a busy app from being checkpointed
@@ -132,7 +132,7 @@ class Visitor:
 
     def _records(self, ids: Sequence[str]) -> list[Record]:
         try:
-            return [to_record(row) for row in self._rows(sql.SELECT_IDS, json.dumps(ids))]
+            return to_records(self._rows(sql.SELECT_IDS, json.dumps(ids)))
         except TooLong:
             if len(ids) == 1:
                 raise
@@ -145,6 +145,21 @@ class Visitor:
         """The version of the file's schema."""
         return int(self._rows(ask.SCHEMA)[0][0])
 
+    def strangers(self) -> tuple[list[str], list[str]]:
+        """What of the ledger's own tables and indexes is missing or changed, and the triggers and views.
+
+        Tables of others may share the file.
+        """
+        found = set(self._rows(ask.MADE))
+        ours = file.made()
+        missing = [name for _, name, _, _ in sorted(ours - found)]
+        acting = [
+            f"{kind} {name} on {table}" if kind == "trigger" else f"{kind} {name}"
+            for kind, name, table, _ in sorted(found - ours)
+            if kind in ("trigger", "view")
+        ]
+        return missing, acting
+
     def workers(self) -> list[Worker]:
         """The processes that joined. Which of them live is asked, and nothing is taken from the dead."""
         rows = self._rows(ask.WORKERS)
@@ -153,7 +168,7 @@ class Visitor:
 
     def longest(self) -> Record | None:
         """The record whose attempt has run for the longest."""
-        return next((to_record(row) for row in self._rows(ask.LONGEST)), None)
+        return next(iter(to_records(self._rows(ask.LONGEST))), None)
 
     def orphans(self) -> int:
         """How many records are in the hands of nobody that the ledger knows: none, if all is well."""

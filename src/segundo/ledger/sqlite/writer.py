@@ -18,6 +18,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger.changes import Change
 from segundo.ledger.posting import Box, Posted, answer, apply, refuse, take
 from segundo.ledger.refused import Refused
+from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.statements import CANCELS, COUNT_CANCEL
 from segundo.ledger.sqlite.transaction import FileTransaction, Inexact
 from segundo.ledger.sqlite.turns import Turns
@@ -192,7 +193,11 @@ class Writer(threading.Thread):
         try:
             return self._transact(changes, exact=False)
         except Inexact:
-            return self._transact(changes, exact=True)
+            pass
+        except sqlite3.OperationalError as error:
+            if not file.is_unreadable(error):
+                raise
+        return self._transact(changes, exact=True)
 
     def _transact(self, changes: Sequence[Change[Any]], *, exact: bool) -> list[Any]:
         self._take_turn()
