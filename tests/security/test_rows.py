@@ -114,6 +114,7 @@ async def test_texts_that_are_no_text_stop_nobody(look: Look) -> None:
         ids += [forge(state="failed", finished_at=1.0, **{column: NO_TEXT}) for column in TEXTS]
         forge(id=NO_TEXT)
         forge(id=b"forged-\xff-suspect", crashes=1)
+        insert("meta", {"name": "cancels", "value": NO_TEXT})
         insert("links", {"before": ids[0], "after": NO_TEXT, "on_failure": "cancel"})
         await work(client, it.state.segundo, ids)
         await look(ids)

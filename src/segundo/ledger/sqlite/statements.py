@@ -221,7 +221,7 @@ ASK_CANCEL = "UPDATE records SET cancel_requested = 1 WHERE id = ? AND state = '
 COUNT_CANCEL = """
 INSERT INTO meta VALUES ('cancels', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1
 """
-CANCELS = "SELECT value FROM meta WHERE name = 'cancels'"
+CANCELS = "SELECT hex(value) FROM meta WHERE name = 'cancels'"  # whatever stands there
 # progress (j): primary key.
 PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
 
