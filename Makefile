@@ -19,7 +19,7 @@ OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install services services-stop format check test coverage soak soak-short model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
+.PHONY: help install services services-stop format check test coverage soak soak-short test-celery services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -62,6 +62,12 @@ soak: install ## kill -9 under load, for as long as it takes to trust it
 soak-short: install ## The same, bounded, as CI runs it
 	SOAK=short $(BIN)/python -m pytest -rs -m soak --timeout=600 $(TESTS)
 
+test-celery: install services-installed ## With real brokers and Celery workers: killed, restarted, cut off
+	$(BIN)/python -m pytest -rs -n $(WORKERS) -m celery --timeout=300 $(TESTS)
+
+services-installed: install
+	@$(BIN)/python -m scripts.services install redis rabbitmq
+
 model: install ## The ledger beside its model for MODEL_MINUTES (10), and broken on purpose, which must be found
 	$(BIN)/python -m pytest -rs -m model --timeout=7200 tests/ledger/test_model.py
 
@@ -73,11 +79,11 @@ test-newest-python: .venv-newest/.installed ## The tests on the newest Python fo
 	.venv-newest/bin/python $(PYTEST) $(TESTS)
 
 .venv-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli]' $(OLDEST)
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli,celery]' $(OLDEST)
 	@touch $@
 
 .venv-newest/.installed: pyproject.toml
-	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli]'
+	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli,celery]'
 	@touch $@
 
 upstream: .venv-upstream/.installed ## FastAPI's and Starlette's own tests of the newest FastAPI, as they are and with Segundo; tools that patch it

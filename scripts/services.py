@@ -252,7 +252,112 @@ class Postgres(Service):
         return asked.returncode == 0
 
 
-SERVICES: dict[str, type[Service]] = {service.name: service for service in (Postgres,)}
+class Redis(Service):
+    """Redis, without persistence: what it held is gone when it ends. `options`: as on its command line."""
+
+    name = "redis"
+    packages = ("redis-server",)
+    usual_port = 26379
+
+    def __init__(
+        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
+        super().__init__(folder, port)
+        self.options = options
+
+    @classmethod
+    def program(cls) -> str | None:
+        return shutil.which("redis-server")
+
+    def prepare(self) -> None:
+        """It makes what it needs."""
+
+    def command(self) -> Sequence[str]:
+        settings = ("--bind", HOST, "--port", str(self.port), "--dir", str(self.folder), "--save", "")
+        return [self.check(), *settings, "--appendonly", "no", *self.options]
+
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+
+class RabbitMQ(Service):
+    """RabbitMQ, one node. Erlang's own register of nodes, epmd, is private to it and goes with it.
+
+    `options`: lines of its configuration, as in rabbitmq.conf.
+    """
+
+    name = "rabbitmq"
+    packages = ("rabbitmq-server",)
+    usual_port = 25672
+
+    def __init__(
+        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
+        super().__init__(folder, port)
+        self.options = options
+
+    @classmethod
+    def program(cls) -> str | None:
+        """Not the one on PATH, which becomes another user and reads the machine's own settings."""
+        found = sorted(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*/sbin/rabbitmq-server"))
+        return str(found[-1]) if found else None
+
+    def prepare(self) -> None:
+        (self.folder / "rabbitmq.conf").write_text("\n".join([*self.options, ""]))
+
+    def command(self) -> Sequence[str]:
+        return [self.check()]
+
+    def environment(self) -> dict[str, str]:
+        folder = str(self.folder)
+        return {
+            **os.environ,
+            "HOME": folder,  # where Erlang keeps its secret
+            "ERL_EPMD_PORT": str(self.port + 1),
+            "ERL_EPMD_ADDRESS": HOST,
+            "RABBITMQ_NODENAME": f"segundo{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": HOST,
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self.port + 2),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOG_BASE": f"{folder}/logs",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": f"{folder}/erlang.pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+            "RABBITMQ_CONFIG_FILE": f"{folder}/rabbitmq.conf",
+            "RABBITMQ_CONF_ENV_FILE": f"{folder}/no-environment",
+        }
+
+    def url(self) -> str:
+        return f"amqp://guest:guest@{HOST}:{self.port}//"
+
+    def ready(self) -> bool:
+        return "Server startup complete" in self._said() and super().ready()
+
+    def start(self) -> Self:
+        (self.folder / "log").unlink(missing_ok=True)  # what it said at its last start is not true any more
+        return super().start()
+
+    def _said(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def stop(self, number: signal.Signals | None = None) -> None:
+        if self.pid is not None:
+            self.signal(number or self.stop_signal)
+            self._wait_until(lambda: self.pid is None, "end")
+        super().stop()
+        epmd = shutil.which("epmd")
+        if epmd is not None:
+            subprocess.run([epmd, "-kill"], env=self.environment(), capture_output=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the whole group: what we started is a shell script, and Erlang its child."""
+        pid = self.pid
+        assert pid is not None, f"{self.name} does not run"
+        os.killpg(pid, number)
+
+
+SERVICES: dict[str, type[Service]] = {service.name: service for service in (Postgres, Redis, RabbitMQ)}
 
 
 def install(services: Sequence[type[Service]]) -> None:

@@ -120,7 +120,7 @@ class Server:
 
     def pids(self) -> list[int]:
         """Every living process of the group, the supervisor and its helpers too."""
-        return _living(self.pid)
+        return living(self.pid)
 
     def start(self, timeout: float = 20) -> None:
         """Start it, also again after `kill` or `stop`, and wait until it accepts a connection."""
@@ -196,7 +196,7 @@ class Server:
         return self._process.wait()
 
 
-def _living(group: int) -> list[int]:
+def living(group: int) -> list[int]:
     """The processes of a group, zombies left out: without a parent that reaps, one stays that for long."""
     if not Path("/proc/self/stat").exists():
         listed = subprocess.run(

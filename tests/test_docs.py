@@ -205,7 +205,8 @@ def test_the_settings_page_has_every_setting_its_variable_and_its_default() -> N
     table = rows(SETTINGS, "| argument |")
     assert {row[0] for row in table} == set(inspect.signature(Segundo).parameters) - {"app"}
     said = {name: default for name, variable, default, _ in table if variable == f"SEGUNDO_{name.upper()}"}
-    assert said == {name: "on" if value is True else str(value) for name, value in DEFAULTS.items()}
+    words = {True: "on", None: "none"}
+    assert said == {name: words.get(value, str(value)) for name, value in DEFAULTS.items()}
 
 
 def test_the_settings_page_has_the_numbers_that_are_in_the_code() -> None:

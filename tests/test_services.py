@@ -10,8 +10,11 @@ import pytest
 from scripts.services import SERVICES, Service
 from tests.support import free_port
 
+# RabbitMQ takes ten seconds.
+SLOW = {"rabbitmq": pytest.mark.celery}
 
-@pytest.fixture(params=SERVICES)
+
+@pytest.fixture(params=[pytest.param(name, marks=SLOW.get(name, ())) for name in SERVICES])
 def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     kind = SERVICES[request.param]
     if kind.program() is None:

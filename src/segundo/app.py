@@ -15,7 +15,7 @@ from fastapi import APIRouter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from segundo import asgi, seam
 from segundo.attached import AttachedTasks, Starting
@@ -26,7 +26,10 @@ from segundo.context import Home
 from segundo.dependencies import ATTEMPT, Dependencies
 from segundo.edge import Edge, check_loop, from_test_client
 from segundo.errors import ConfigurationError, LedgerUnavailable
+from segundo.executors.celery.host import Host
+from segundo.executors.celery.routes import Routes
 from segundo.handle import Handle, Origin
+from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
 from segundo.names import Names
 from segundo.record import Call, Record, waits_for
@@ -61,8 +64,10 @@ class Segundo:
     packages and modules whose plain functions may be recorded, instead of "where `Segundo` is made, and
     whatever is not installed". `freeze`: spare the garbage collector what is alive after start-up, and let
     it look at young objects in larger lots (on; a busy app answers more requests, and its longest pauses are
-    shorter). `inject`: False leaves FastAPI's own `BackgroundTasks` to its endpoints, and no private name of
-    FastAPI is used; `BackgroundTasks(request)` is durable all the same.
+    shorter). `broker`: of the Celery workers that run the records, amqp://… or redis://… (none: the app's own
+    processes do). `queues`: what runs single queues, a Celery app or "embedded". `inject`: False leaves
+    FastAPI's own `BackgroundTasks` to its endpoints, and no private name of FastAPI is used;
+    `BackgroundTasks(request)` is durable all the same.
 
     Nothing is opened before the app starts. Raises ConfigurationError.
     """
@@ -81,6 +86,8 @@ class Segundo:
         carry: Mapping[str, ContextVar[Any]] | None = None,
         modules: Iterable[str] | None = None,
         freeze: bool | None = None,
+        broker: str | None = None,
+        queues: Mapping[str, Any] | None = None,
         inject: bool = True,
     ) -> None:
         asgi.check(app)
@@ -88,6 +95,7 @@ class Segundo:
         self.settings = settings(
             {
                 "ledger": ledger,
+                "broker": broker,
                 "concurrency": concurrency,
                 "durability": durability,
                 "record_timeout": record_timeout,
@@ -115,7 +123,7 @@ class Segundo:
         if self._status is not None:
             asgi.add_routes(app, self._status.router)
         if isinstance(app, Starlette):
-            app.router.lifespan_context = _within(app.router.lifespan_context, self._lifespan)
+            app.router.lifespan_context = asgi.within(app.router.lifespan_context, self._lifespan)
             app.state.segundo = self
         self._place = seam.install(app, self, inject=inject)
         edge = partial(
@@ -128,6 +136,8 @@ class Segundo:
             down=self._close,
         )
         self._entrance = asgi.put_around(app, edge)
+        self._routes = Routes(queues or {}, self.settings.broker)
+        self._routes.serve(Host(self._entrance, become=self._run_by_message, take=self._take))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the app: what a server runs that has a raw ASGI app to run."""
@@ -212,6 +222,21 @@ class Segundo:
             self.settings = self.settings.changed("worker", concurrency=concurrency)
         if queues is not None:
             self.settings = self.settings.changed("worker", queues=tuple(queues))
+
+    @property
+    def celery(self) -> Any:
+        """The Celery app whose workers run this app's records: `celery -A main:celery worker -Q emails`,
+        with `celery = seg.celery` in main.py.
+
+        That of `broker`, or the only one of `queues`. Raises ConfigurationError if there is none.
+        """
+        return self._routes.celery
+
+    def _run_by_message(self) -> None:
+        self.settings = self.settings.changed("Celery worker", by_message=True)
+
+    async def _take(self, id: str) -> Settlement | None:
+        return await (await self._started()).take(id)
 
     async def leave(self) -> None:
         """Say that this process is about to end: what runs here then goes to others, and counts no crash."""
@@ -310,7 +335,8 @@ class Segundo:
         check_loop()
         make = of_tests()
         if make is None:
-            make = InlineRuntime if self._testing or self.settings.ledger == MEMORY else Runtime
+            inline = self._testing or self.settings.ledger == MEMORY
+            make = InlineRuntime if inline else partial(Runtime, routes=self._routes)
         home = Home(self.app, self._calls.must, self._dependencies.call)
         runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()
@@ -366,14 +392,3 @@ def _tell(line: str) -> None:
 def _is_live(request: Any) -> bool:
     """A WebSocket may stay open for days: its calls cannot wait for its end."""
     return bool(request.scope["type"] == "websocket")
-
-
-def _within(outer: Lifespan[Any], inner: Lifespan[Any]) -> Lifespan[Any]:
-    """Both lifespans in one. (An included router joins its own too; every request then looks through it.)"""
-
-    @asynccontextmanager
-    async def both(app: Any) -> AsyncGenerator[Any]:
-        async with outer(app) as state, inner(app):
-            yield state
-
-    return both

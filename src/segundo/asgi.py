@@ -1,7 +1,8 @@
 """Apps of each kind: how a Segundo is put around those of FastAPI and Starlette, and around raw ASGI apps."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from types import new_class
 from typing import Any
@@ -10,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from segundo import seam
 from segundo.errors import ConfigurationError
@@ -58,6 +59,17 @@ def _edged(kind: Any) -> type:
 
     named = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
     return new_class(kind.__name__, (kind,), exec_body=lambda body: body.update(named, __call__=call))
+
+
+def within(outer: Lifespan[Any], inner: Lifespan[Any]) -> Lifespan[Any]:
+    """Both lifespans in one. (An included router joins its own too; every request then looks through it.)"""
+
+    @asynccontextmanager
+    async def both(app: Any) -> AsyncGenerator[Any]:
+        async with outer(app) as state, inner(app):
+            yield state
+
+    return both
 
 
 def add_routes(app: ASGIApp, router: APIRouter) -> None:

@@ -16,6 +16,9 @@ from segundo import collector
 from segundo.calls import name_of
 from segundo.context import Home
 from segundo.errors import LedgerError
+from segundo.executors.celery.by_message import ByMessage
+from segundo.executors.celery.relay import Relay
+from segundo.executors.celery.routes import Routes, Share
 from segundo.executors.embedded import Embedded
 from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
@@ -30,6 +33,8 @@ logger = logging.getLogger("segundo")
 
 RESCUE_EVERY = 5.0  # seconds between looks for dead processes
 PRUNE_EVERY = 300.0
+RELAY_PAUSE = 0.05  # seconds from another process's change until a relay here looks for what to publish
+STAND_IN_PAUSE = 1.0  # … in a Celery worker's process
 PRUNE_AT_ONCE = 1000  # rows of one transaction, so that requests need not wait long
 RELEASE_AGAIN = 1.0  # seconds until a release that failed is tried again
 IN_PROCESS_THREADS = 64  # for `def` calls that requests run themselves; AnyIO's 40 serve the requests
@@ -42,7 +47,12 @@ class Runtime:
     in_lifespan = False  # whether the app's lifespan will close it
 
     def __init__(
-        self, settings: Settings, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]
+        self,
+        settings: Settings,
+        names: Names,
+        home: Home,
+        carry: Mapping[str, ContextVar[Any]],
+        routes: Routes | None = None,
     ) -> None:
         self.owner = secrets.token_hex(8)
         self.ledger = self._make_ledger(settings)
@@ -52,13 +62,8 @@ class Runtime:
         self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
         self._runner = self._make_runner(names, home, carry)
         self.outcome = Outcomes(self.ledger, names).of
-        self._embedded = Embedded(
-            self.ledger,
-            self.owner,
-            self._runner,
-            concurrency=settings.concurrency,
-            queues=settings.queues,
-        )
+        self._relays = self._make_relays(routes)
+        self._embedded = self._make_executor(routes)
         self._housekeeping: list[asyncio.Task[None]] = []
         self._late: set[asyncio.Task[None]] = set()
         self._releasing: list[Record] = []
@@ -71,6 +76,35 @@ class Runtime:
 
     def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
         return Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
+
+    def _make_relays(self, routes: Routes | None) -> Sequence[Relay]:
+        if routes is None:
+            return ()
+        pause = STAND_IN_PAUSE if self._settings.by_message else RELAY_PAUSE
+        return [Relay(self.ledger, route, pause=pause) for route in routes]
+
+    def _make_executor(self, routes: Routes | None) -> Embedded:
+        settings = self._settings
+        if settings.by_message:
+            return ByMessage(self.ledger, self.owner, self._runner, later=self._look_in)
+        here = Share(settings.queues) if settings.queues is not None or routes is None else routes.here
+        return Embedded(
+            self.ledger,
+            self.owner,
+            self._runner,
+            concurrency=0 if here.empty else settings.concurrency,
+            queues=here.queues,
+            but=here.but,
+        )
+
+    def _look_in(self, seconds: float) -> None:
+        for relay in self._relays:
+            relay.look_in(seconds)
+
+    async def take(self, id: str) -> Settlement | None:
+        """Run the record that a message names; in a Celery worker's process only."""
+        assert isinstance(self._embedded, ByMessage)
+        return await self._embedded.take(id)
 
     def serves(self, *, testing: bool) -> bool:
         """Whether requests of the running loop, and of this mode, may use this runtime."""
@@ -85,6 +119,8 @@ class Runtime:
     async def start(self) -> None:
         """Begin to claim, and to keep house."""
         await self._embedded.start()
+        for relay in self._relays:
+            await relay.start()
         if not self._housekeeping:
             self._housekeeping = [
                 asyncio.create_task(self._repeat(RESCUE_EVERY, self._rescue), name="segundo-rescue"),
@@ -107,6 +143,8 @@ class Runtime:
         await self._finish_late()
         self._hand_over()
         await self._embedded.stop(grace=self._settings.grace)
+        for relay in self._relays:
+            await relay.stop()
 
     @property
     def started(self) -> bool:
@@ -176,11 +214,16 @@ class Runtime:
         self._embedded.begin(started, reserved)
         if len(started) < len(records):
             begun = {record.id for record in started}
-            self._embedded.wake([record for record in records if record.id not in begun])
+            self._wake([record for record in records if record.id not in begun])
+
+    def _wake(self, records: Sequence[Record]) -> None:
+        self._embedded.wake(records)
+        for relay in self._relays:
+            relay.wake(records)
 
     async def begin(self, records: Sequence[Record]) -> None:
         """These were recorded outside a request and may run at once."""
-        self._embedded.wake(records)
+        self._wake(records)
 
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Go on with what a request has left to do; a stop waits for it within the grace."""

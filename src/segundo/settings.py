@@ -4,6 +4,7 @@ import logging
 import math
 import operator
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ logger = logging.getLogger("segundo")
 
 DEFAULTS: dict[str, object] = {
     "ledger": "segundo.db",
+    "broker": None,
     "concurrency": 64,
     "durability": "full",
     "record_timeout": 5.0,
@@ -27,9 +29,12 @@ DEFAULTS: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`ledger`: a path, or "memory://". Times are in seconds; with `retention` None records stay for ever."""
+    """`ledger`: a path, or "memory://". `broker`: of Celery's workers; None: there is none.
+
+    Times are in seconds; with `retention` None records stay for ever."""
 
     ledger: str
+    broker: str | None
     concurrency: int
     durability: Literal["full", "normal"]
     record_timeout: float
@@ -37,6 +42,7 @@ class Settings:
     retention: float | None
     freeze: bool
     queues: tuple[str, ...] | None = None  # what this process runs; None: all
+    by_message: bool = False  # this is a Celery worker's process: it runs what messages name
     sources: Mapping[str, str] = field(repr=False)
 
     def changed(self, source: str, **values: object) -> "Settings":
@@ -45,7 +51,7 @@ class Settings:
 
     def log(self) -> None:
         for name, source in self.sources.items():
-            logger.info("setting %s = %s (%s)", name, getattr(self, name), source)
+            logger.info("setting %s = %s (%s)", name, without_password(getattr(self, name)), source)
 
 
 def settings(arguments: Mapping[str, object], environment: Mapping[str, str] | None = None) -> Settings:
@@ -81,6 +87,17 @@ def _ledger(value: str | os.PathLike[str]) -> str:
         raise ValueError("a ledger is a path, sqlite:///path, or memory://")
     path = rest.removeprefix("/") if separator else text
     return str(Path(path).absolute())
+
+
+def _broker(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError("it is the address of a broker, as in amqp://… or redis://…")
+    return value
+
+
+def without_password(value: object) -> object:
+    """A setting as a log may have it: of an address, without its password."""
+    return re.sub(r"(://[^:@/]*):[^@/]*@", r"\1:***@", value) if isinstance(value, str) else value
 
 
 def _concurrency(value: Any) -> int:
@@ -126,6 +143,7 @@ def _flag(value: Any) -> bool:
 
 _PARSERS: dict[str, Any] = {
     "ledger": _ledger,
+    "broker": _broker,
     "concurrency": _concurrency,
     "durability": _durability,
     "record_timeout": _positive,

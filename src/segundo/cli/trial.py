@@ -8,8 +8,8 @@ from fastapi import BackgroundTasks, FastAPI
 from starlette.types import Message
 
 from segundo.app import Segundo
-from segundo.cli.lifespan import Lifespan
 from segundo.handle import Handle
+from segundo.lifespan import Lifespan
 from segundo.record import State
 
 logger = logging.getLogger("segundo")

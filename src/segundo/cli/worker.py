@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, NoReturn
 
 from segundo.app import Segundo
-from segundo.cli.lifespan import Lifespan
 from segundo.cli.loading import AppFailed, load, segundo_of
 from segundo.errors import SegundoError
+from segundo.lifespan import Lifespan
 
 logger = logging.getLogger("segundo")
 

@@ -34,12 +34,14 @@ class Embedded:
         *,
         concurrency: int,
         queues: Sequence[str] | None = None,
+        but: Sequence[str] = (),
     ) -> None:
         self._ledger = ledger
         self._owner = owner
         self._runner = runner
         self._concurrency = concurrency
         self._queues = queues
+        self._but = but  # what others run, if it is all queues
         self._running: dict[str, Attempt] = {}  # claimed, until the settlement is stored
         self._ended: list[Ended] = []
         self._busy = 0  # slots taken by what runs
@@ -62,7 +64,7 @@ class Embedded:
             return
         self._loop = asyncio.get_running_loop()
         self._work = [
-            asyncio.create_task(_for_ever(work), name=f"segundo-{work.__name__}")
+            asyncio.create_task(for_ever(work), name=f"segundo-{work.__name__}")
             for work in (self._claim, self._settle, self._beat)
         ]
         self._ledger.listen(self._changed_unseen)
@@ -91,7 +93,10 @@ class Embedded:
             self._slot_is_free()
 
     def _may_run_now(self, record: Record) -> bool:
-        return record.run_at <= record.created_at and (self._queues is None or record.queue in self._queues)
+        return record.run_at <= record.created_at and self._runs(record.queue)
+
+    def _runs(self, queue: str) -> bool:
+        return queue not in self._but if self._queues is None else queue in self._queues
 
     def _free(self) -> int:
         return self._concurrency - self._busy - len(self._reserved)
@@ -156,7 +161,7 @@ class Embedded:
             self._more = len(records) == free
         if self._unseen and not self._more:
             self._unseen = False
-            due = await self._ledger.next_due(self._queues)
+            due = await self._ledger.next_due(self._queues, but=self._but)
             if due is not None:
                 # What is due and was not claimed waits for one that runs alone, or fell due this moment: no
                 # rush.
@@ -164,7 +169,9 @@ class Embedded:
 
     async def _claim_and_begin(self, free: int) -> Sequence[Record]:
         suspect = not any(attempt.record.crashes for attempt in self._running.values())
-        records = await self._ledger.claim(self._owner, limit=free, queues=self._queues, suspect=suspect)
+        records = await self._ledger.claim(
+            self._owner, limit=free, queues=self._queues, but=self._but, suspect=suspect
+        )
         for record in records:
             self._begin(record)
         return records
@@ -324,7 +331,7 @@ class Embedded:
             logger.error("the ledger could not be written before the stop: another process finishes it")
 
 
-async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+async def for_ever(work: Callable[[], Awaitable[None]]) -> None:
     """A loop that ends by a mistake of ours is begun again, and says so: else nothing would run any more."""
     while True:
         try:

@@ -1,0 +1,76 @@
+"""Celery apps that carry records: made for a broker, or the user's own, with the one task that they need."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from segundo.errors import ConfigurationError
+from segundo.executors.celery.shelf import load
+
+logger = logging.getLogger("segundo")
+
+RUN = "segundo.run"  # the one Celery task of all records; a message shows its record's own task as well
+SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")
+TAKEN = "_segundo_runs"  # where a Celery app says that it has the task, which it makes only later
+HIGHEST = 9  # priority
+A_DAY = 86400
+
+# What is set on an app of our own. Nothing is lost by other values: the ledger alone says what runs.
+SETTINGS: Mapping[str, Any] = {
+    "task_default_queue": "default",
+    "task_acks_late": True,  # a worker then reserves no message beyond what it runs
+    "task_reject_on_worker_lost": True,  # a child that dies before it has claimed: the next gets the message
+    "worker_prefetch_multiplier": 1,
+    "task_ignore_result": True,  # it is in the ledger
+    "task_serializer": "json",
+    "accept_content": ["json"],
+    "broker_connection_retry_on_startup": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,  # they hold their claims
+}
+
+
+def make_app(broker: str) -> Any:
+    """A Celery app for a broker's URL. Raises ConfigurationError for a kind of broker that is not tried."""
+    scheme = broker.partition("://")[0].partition("+")[0]
+    if "://" not in broker or scheme not in SCHEMES:
+        raise ConfigurationError(f"broker={scheme}://…: a broker is amqp://… (RabbitMQ) or redis://…")
+    celery = load("celery").Celery("segundo", broker=broker, set_as_current=False)
+    celery.conf.update(SETTINGS)
+    if scheme.startswith(("amqp", "pyamqp")):
+        celery.conf.task_queue_max_priority = HIGHEST
+    else:
+        # A message comes again after that long, though its task runs: harmless, and needless.
+        celery.conf.broker_transport_options = {"visibility_timeout": A_DAY}
+    return celery
+
+
+def check_app(celery: Any, where: str) -> None:
+    """Raise ConfigurationError if it is no Celery app, or cannot carry records."""
+    if not isinstance(celery, load("celery").Celery):
+        raise ConfigurationError(f'{where} is a Celery app or "embedded", not {type(celery).__name__}')
+    if "json" not in celery.conf.accept_content:
+        raise ConfigurationError(f"{where}: its workers must take messages in JSON (accept_content)")
+
+
+def add_task(celery: Any, run: Callable[[str], None]) -> None:
+    """Give a Celery app the task that runs the record which its message names."""
+    if getattr(celery, TAKEN, False):
+        raise ConfigurationError("this Celery app already runs the records of another Segundo")
+    setattr(celery, TAKEN, True)
+    options = {"acks_late": True, "reject_on_worker_lost": True, "ignore_result": True, "shared": False}
+    celery.task(name=RUN, throws=(Exception,), max_retries=None, **options)(run)
+
+
+def hurting(conf: Any) -> list[str]:
+    """What in a worker's own settings would hurt, and why; for a warning at its start."""
+    found: list[str] = []
+    if conf.worker_prefetch_multiplier != 1:
+        found.append(
+            "worker_prefetch_multiplier: a worker reserves messages that others could run; set it to 1"
+        )
+    for name in ("task_time_limit", "task_soft_time_limit"):
+        if getattr(conf, name):
+            found.append(f"{name}: Celery ends attempts behind our back; say @task(timeout=…) instead")
+    if conf.task_always_eager:
+        found.append("task_always_eager: it concerns no record, but existing Celery tasks do not go out")
+    return found

@@ -1,0 +1,84 @@
+"""Runs the records that messages name, in a Celery worker's process: embedded, but for claiming."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from segundo.errors import LedgerError
+from segundo.executors.embedded import FIRST_PAUSE, LONGEST_PAUSE, Embedded
+from segundo.ledger import Ledger, Settlement
+from segundo.record import Record
+from segundo.runner import Attempt, Runner, Stop
+
+logger = logging.getLogger("segundo")
+
+
+class ByMessage(Embedded):
+    """Claims by id, one record for each message; the slots are Celery's. Called on its loop only.
+
+    `later`: told in how many seconds something that was settled here may run: a relay publishes it then.
+    """
+
+    def __init__(self, ledger: Ledger, owner: str, runner: Runner, *, later: Callable[[float], None]) -> None:
+        super().__init__(ledger, owner, runner, concurrency=1, queues=())
+        self._later = later
+        self._taken: dict[Attempt, asyncio.Future[Settlement | None]] = {}
+        self._alone = asyncio.Lock()
+
+    async def take(self, id: str) -> Settlement | None:
+        """Claim this record and run it to its end; what became of the attempt, once that is stored.
+
+        None if it is not to be had: it has run, runs elsewhere, was cancelled, or its message came twice.
+        """
+        attempt = await self._take(id, suspect=False)
+        if attempt is not None:
+            return await self._taken[attempt]
+        async with self._alone:  # of those that have taken a process down, one runs at a time
+            attempt = await self._take(id, suspect=True)
+            return None if attempt is None else await self._taken[attempt]
+
+    async def _take(self, id: str, *, suspect: bool) -> Attempt | None:
+        self._reserved.add(id)  # a beat while it is being claimed must not take it for a stray
+        try:
+            for record in await self._claim_until_answered(id, suspect):
+                self._begin(record)
+                attempt = self._running[record.id]
+                self._taken[attempt] = self._loop.create_future()
+                return attempt
+            return None
+        finally:
+            self._reserved.discard(id)
+
+    async def _claim_until_answered(self, id: str, suspect: bool) -> Sequence[Record]:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._ledger.claim(self._owner, ids=[id], limit=1, suspect=suspect)
+            except LedgerError as error:
+                logger.warning("claiming %s waits %.1f s: %s", id, pause, error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    # What is otherwise done in the embedded executor
+
+    async def _claim(self) -> None:
+        await asyncio.Event().wait()
+
+    def _look_in(self, seconds: float) -> None:
+        self._later(seconds)
+
+    def _settled(self, attempt: Attempt, settlement: Settlement, mine: bool) -> None:
+        super()._settled(attempt, settlement, mine)
+        if settlement.children:
+            self._later(0.0)
+        self._tell(attempt, settlement if mine else None)
+
+    def _let_go(self, attempt: Attempt) -> None:
+        super()._let_go(attempt)
+        if attempt.stopped is Stop.LOST:
+            self._tell(attempt, None)
+
+    def _tell(self, attempt: Attempt, settlement: Settlement | None) -> None:
+        told = self._taken.pop(attempt, None)
+        if told is not None and not told.done():
+            told.set_result(settlement)

@@ -1,0 +1,178 @@
+"""The relay: publishes the ids of due records to a broker, off the event loop, for the workers to claim.
+
+The ledger is the outbox. A message is only a hint that a record is due: lost, late or twice it does no harm.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from segundo.errors import LedgerError
+from segundo.executors.celery.publisher import BrokerUnavailable, Publisher
+from segundo.executors.celery.routes import Route
+from segundo.executors.embedded import for_ever
+from segundo.ledger import Ledger, Published
+from segundo.record import Record
+from segundo.threads import Threads
+
+logger = logging.getLogger("segundo")
+
+LEASE = 60.0  # seconds until what was published and not claimed is published again
+WINDOW = 1000  # published and unclaimed records of a queue: what is urgent later need not wait behind more
+BATCH = 500
+PATIENCE = 5.0  # seconds for each step of the broker's
+ASK = 1.0  # seconds between questions whether the broker is still the one that has our messages
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the broker or the ledger does not answer
+
+
+class Relay:
+    """Publishes for one Celery app. Any number of processes may have one: the ledger's leases decide.
+
+    `pause`: seconds after another process has changed the ledger until it looks. Short in the app's
+    processes; Celery's workers, of which there may be many, only stand in for them.
+    """
+
+    def __init__(self, ledger: Ledger, route: Route, *, pause: float) -> None:
+        self._ledger = ledger
+        self._share = route.share
+        self._pause = pause
+        self._threads = Threads(1, name="segundo-relay")
+        self._publisher = Publisher(route.celery, patience=PATIENCE)
+        self._work: list[asyncio.Task[None]] = []
+        self._woken = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._run: str | None = None  # which run of the broker has our messages
+        self._doubt: float | None = None  # since when it may have lost some
+        self._last = -LEASE  # when something was published
+
+    async def start(self) -> None:
+        if self._work:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._work = [
+            asyncio.create_task(for_ever(work), name=f"segundo-{work.__name__}")
+            for work in (self._relay, self._ask)
+        ]
+        self._ledger.listen(self._changed_unseen)
+        self._woken.set()
+
+    async def stop(self) -> None:
+        """Publish no more. What a broker does not answer stays behind in its thread, and in the ledger."""
+        if not self._work:
+            return
+        self._ledger.unlisten(self._changed_unseen)
+        for task in self._work:
+            task.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        self._work = []
+        if self._timer is not None:
+            self._timer.cancel()
+        closing = asyncio.ensure_future(self._threads.run(self._publisher.close))
+        await asyncio.wait([closing], timeout=FIRST_PAUSE)
+        self._threads.close()
+
+    def wake(self, records: Sequence[Record]) -> None:
+        """These were just queued here."""
+        if not self._work:
+            return
+        delays = [record.run_at - record.created_at for record in records if record.queue in self._share]
+        if delays:
+            self.look_in(max(0.0, min(delays)))
+
+    def look_in(self, seconds: float) -> None:
+        """Look for what is due in `seconds`, unless a look is planned before."""
+        if seconds <= 0:
+            self._woken.set()
+            return
+        moment = self._loop.time() + seconds
+        if self._timer is not None and not self._timer.cancelled() and self._timer.when() <= moment:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        self._woken.set()
+
+    def _changed_unseen(self) -> None:
+        """In a thread of the ledger: another process has changed something."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.look_in, self._pause)
+
+    # The work
+
+    async def _relay(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._publish_what_is_due()
+                pause = FIRST_PAUSE
+            except (BrokerUnavailable, LedgerError) as error:
+                logger.warning("calls wait in the ledger for their broker, %.1f s: %s", pause, error)
+                self.look_in(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _publish_what_is_due(self) -> None:
+        published = Published((), 0.0)
+        while published.again_in == 0.0:
+            if self._run is None:  # first, so that nothing is leased for a broker that is not there
+                await self._reach()
+            doubt = self._doubt
+            published = await self._ledger.publish(
+                queues=self._share.queues,
+                but=self._share.but,
+                window=WINDOW,
+                limit=BATCH,
+                lease=LEASE,
+                lost=None if doubt is None else time.monotonic() - doubt,
+            )
+            self._doubt = None
+            await self._send(published.records)
+        if published.again_in is not None:
+            self.look_in(published.again_in)
+
+    async def _send(self, records: Sequence[Record]) -> None:
+        if not records:
+            return
+        self._last = time.monotonic()
+        try:
+            await self._threads.run(lambda: self._publisher.send(records))
+        except BaseException:
+            self._lose()
+            raise
+
+    async def _reach(self) -> None:
+        try:
+            run = await self._threads.run(self._publisher.reach)
+        except BrokerUnavailable:
+            self._lose()
+            raise
+        if self._run not in (None, run):
+            self._lose()
+        self._run = run
+
+    def _lose(self) -> None:
+        """What was published until now may be lost: it is published again when the broker is back.
+
+        The first moment counts: what another process publishes when the broker is back is not lost
+        (test_what_the_broker_forgot_is_published_again).
+        """
+        self._run = None
+        if self._doubt is None:
+            self._doubt = time.monotonic()
+
+    async def _ask(self) -> None:
+        """A broker that was restarted may have forgotten all, though nobody publishes just now."""
+        while True:
+            await asyncio.sleep(ASK)
+            if self._run is None or time.monotonic() - self._last > LEASE:
+                continue
+            with suppress(BrokerUnavailable):
+                await self._reach()
+            if self._doubt is not None:
+                self._woken.set()
