@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 from fastapi import FastAPI
 
 from segundo.handle import Handle
-from segundo.record import Call, Link
+from segundo.progress import Progress
+from segundo.record import Call, Link, Record
 from segundo.task import Task
 
 logger = logging.getLogger("segundo.task")
@@ -45,11 +46,28 @@ class Children:
                 raise RuntimeError("the attempt is over: its calls are added before it returns")
             self._added.append((task, call))
 
+    @property
+    def over(self) -> bool:
+        """Whether they are closed: the attempt is over."""
+        return self._added is None
+
     def close(self) -> tuple[Call, ...]:
         """The attempt is over: what it has added. From now on it adds no more."""
         with self._adding:
             added, self._added = self._added, None
         return _in_order(added) if added else ()
+
+
+class Speaker(NamedTuple):
+    """The attempt that says how far it is: which it is, where it runs, and what is closed when it is over."""
+
+    id: str
+    claim: int
+    loop: asyncio.AbstractEventLoop
+    children: Children
+
+
+Say = Callable[[Speaker, Progress], None]
 
 
 class TaskContext:
@@ -59,7 +77,7 @@ class TaskContext:
     checkers too, where it is no other.
     """
 
-    __slots__ = ("_children", "_home", "attempt", "cancelled", "claim", "id", "task")
+    __slots__ = ("_children", "_home", "_loop", "_say", "attempt", "cancelled", "claim", "id", "task")
 
     cancelled: bool
     """True once this attempt should end: cancelled, past its timeout, or the process is stopping.
@@ -68,15 +86,15 @@ class TaskContext:
     cancelled at its next await.
     """
 
-    def __init__(
-        self, home: Home, children: Children, *, id: str, task: str, attempt: int, claim: int
-    ) -> None:
+    def __init__(self, home: Home, children: Children, record: Record, say: Say) -> None:
         self._home = home
         self._children = children
-        self.id = id
-        self.task = task
-        self.attempt = attempt
-        self.claim = claim
+        self._say = say
+        self._loop = asyncio.get_running_loop()
+        self.id = record.id
+        self.task = record.task
+        self.attempt = record.attempt
+        self.claim = record.claim
         self.cancelled = False
 
     @property
@@ -92,6 +110,20 @@ class TaskContext:
         """
         if self.cancelled:
             raise asyncio.CancelledError("the attempt was told to end")
+
+    def progress(self, done: float, total: float | None = None, message: str | None = None) -> None:
+        """Say how far this attempt is: so much is done, perhaps of a total. `message` is for people.
+
+        It reaches the record within a quarter of a second, and no more often than that: of what is said in
+        between, the last counts. The last of an attempt is stored with its end. Another attempt begins with
+        none. From any thread or asyncio task of the attempt; it never waits.
+        Raises ValueError for a negative number, infinity or NaN, `done` above `total`, and a message of more
+        than 500 characters; TypeError for what is no number or no str. RuntimeError once the attempt is over.
+        """
+        progress = Progress.of(done, total, message)
+        if self._children.over:
+            raise RuntimeError("the attempt is over: its progress is said before it returns")
+        self._say(Speaker(self.id, self.claim, self._loop, self._children), progress)
 
     @overload
     def add_task(

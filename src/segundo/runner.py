@@ -14,12 +14,13 @@ from functools import partial
 from typing import Any
 
 from segundo.codec import FORMAT, Value
-from segundo.context import Children, Home, TaskContext, enter
+from segundo.context import Children, Home, Say, TaskContext, enter
 from segundo.errors import PayloadError, ResultError, UnknownTask
 from segundo.failure import describe
 from segundo.ledger import Settlement
 from segundo.names import Names
 from segundo.record import Record, State
+from segundo.reports import Reports, Store
 from segundo.task import Task
 from segundo.threads import Threads
 
@@ -52,12 +53,10 @@ class Attempt:
 
     __slots__ = ("children", "context", "record", "running", "stopped", "task")
 
-    def __init__(self, record: Record, home: Home) -> None:
+    def __init__(self, record: Record, home: Home, say: Say) -> None:
         self.record = record
         self.children = Children()
-        self.context = TaskContext(
-            home, self.children, id=record.id, task=record.task, attempt=record.attempt, claim=record.claim
-        )
+        self.context = TaskContext(home, self.children, record, say)
         self.stopped: Stop | None = None
         self.running: asyncio.Task[None] | None = None  # the executor's, until the outcome is known
         self.task: asyncio.Task[None] | None = None  # while an `async def` runs: what to cancel
@@ -72,7 +71,10 @@ class Attempt:
 
 
 class Runner:
-    """Runs attempts. `carry`: the context variables that calls bring along; `chance`: jitter's randomness."""
+    """Runs attempts. `carry`: the context variables that calls bring along; `chance`: jitter's randomness.
+
+    `progress`: the ledger's, where what tasks say of theirs is stored.
+    """
 
     def __init__(
         self,
@@ -82,16 +84,18 @@ class Runner:
         home: Home,
         carry: Mapping[str, ContextVar[Any]],
         chance: random.Random,
+        progress: Store,
     ) -> None:
         self._names = names
         self._threads = threads
         self._home = home
         self._carry = carry
         self._chance = chance
+        self._reports = Reports(progress)
 
     def attempt(self, record: Record) -> Attempt:
         """The attempt that this claim is."""
-        return Attempt(record, self._home)
+        return Attempt(record, self._home, self._reports.say)
 
     async def run(self, attempt: Attempt) -> Settlement:
         """Run one attempt to its end. Never raises: whatever happens is a settlement.
@@ -115,15 +119,23 @@ class Runner:
             result = await self._call(task, attempt, args, kwargs)
             encoded = None if result is None or not task.keep_result else task.result.encode(result)
         except ResultError as error:
-            return _failed(record, error)
+            return self._over(attempt, _failed(record, error))
         except BaseException as error:
             # CancelledError, SystemExit, GeneratorExit too: the end of the attempt, not of the process.
-            return self._judge(task, attempt, error)
-        finally:
-            children = attempt.children.close()
+            return self._over(attempt, self._judge(task, attempt, error))
         return Settlement(
-            id=record.id, claim=record.claim, state=State.SUCCEEDED, result=encoded, children=children
+            id=record.id,
+            claim=record.claim,
+            state=State.SUCCEEDED,
+            result=encoded,
+            children=attempt.children.close(),
+            progress=self._reports.end(record.id, record.claim),
         )
+
+    def _over(self, attempt: Attempt, settlement: Settlement) -> Settlement:
+        """Of an attempt without success nothing is kept but how far it was."""
+        attempt.children.close()
+        return settlement._replace(progress=self._reports.end(settlement.id, settlement.claim))
 
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if attempt.stopped is Stop.CANCELLED:  # (test_what_is_cancelled_before_its_first_step_never_begins)

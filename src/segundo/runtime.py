@@ -75,7 +75,14 @@ class Runtime:
         )
 
     def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
-        return Runner(names, self._threads, home=home, carry=carry, chance=random.Random())
+        return Runner(
+            names,
+            self._threads,
+            home=home,
+            carry=carry,
+            chance=random.Random(),
+            progress=self.ledger.progress,
+        )
 
     def _make_relays(self, routes: Routes | None) -> Sequence[Relay]:
         if routes is None:

@@ -134,7 +134,8 @@ class Deeds:
         id = self.some(State.RUNNING)
         state = choice(ENDS)
         claim = self.records[id].claim if id in self.records else 1
-        settlement = Settlement(id, claim + choice([0, 0, 0, 0, 0, -1, 1]), state)
+        progress = choice([None, None, None, '{"done": 2}'])
+        settlement = Settlement(id, claim + choice([0, 0, 0, 0, 0, -1, 1]), state, progress=progress)
         if state is State.SUCCEEDED:
             children = self.calls(choice([0, 0, 0, 1, 2]))
             return settlement._replace(result=choice([None, None, '"done"']), children=tuple(children))

@@ -263,7 +263,7 @@ class Model:
             refused: Any = Told("UnknownRecord")
             new._end(
                 verb,
-                Settlement(settlement.id, settlement.claim, State.FAILED, "ChildRefused", error=refused),
+                settlement._replace(state=State.FAILED, reason="ChildRefused", result=None, error=refused),
             )
         if new.records[settlement.id].state.terminal:
             new._ended(verb, [settlement.id])
@@ -279,6 +279,7 @@ class Model:
             "reason": settlement.reason,
             "result": settlement.result,
             "error": settlement.error or record.error,
+            "progress": settlement.progress or record.progress,
         }
         ended = {"finished_at": self.now}
         if settlement.state is not State.QUEUED:
@@ -290,8 +291,8 @@ class Model:
             self._change(verb, "e", record.id, state=State.FAILED, **told, **ended)
         else:
             letter = "f" if settlement.counted else "g"
-            run_at = self.now + settlement.delay
-            self._change(verb, letter, record.id, state=State.QUEUED, run_at=run_at, **told)
+            again = {"run_at": self.now + settlement.delay, "progress": None}
+            self._change(verb, letter, record.id, state=State.QUEUED, **{**told, **again})
 
     def progress(self, answer: Any, *, id: str, claim: int, progress: str) -> None:
         """Transition j."""
@@ -374,7 +375,8 @@ class Model:
         if record.cancel_requested:
             self._change("rescue", "h", record.id, state=State.CANCELLED, reason="Cancelled", **ended)
         elif budget > 0:
-            self._change("rescue", "h", record.id, state=State.QUEUED, run_at=self.now, **left)
+            again = {"run_at": self.now, "progress": None}
+            self._change("rescue", "h", record.id, state=State.QUEUED, **again, **left)
         else:
             lost = {"reason": "WorkerLost", "error": Told("WorkerLost")}
             self._change("rescue", "h", record.id, state=State.FAILED, **lost, **ended)

@@ -92,6 +92,53 @@ async def test_an_old_claim_reports_no_progress(stage: Stage) -> None:
     assert stage.now_is(new).progress == '"new"'
 
 
+@pytest.mark.parametrize("result", [None, '"done"'])
+async def test_an_attempts_last_progress_is_stored_with_its_end_and_an_old_claims_is_not(
+    stage: Stage, result: str | None
+) -> None:
+    old, new = await twice_claimed(stage)
+    await stage.ledger.progress(new.id, new.claim, '"half"')
+    told = [
+        settlement(old, result=result, progress='"old"'),
+        settlement(new, result=result, progress='"all"'),
+    ]
+    assert await stage.ledger.settle(told) == [False, True]
+    now = stage.now_is(new)
+    assert (now.state, now.result, now.progress) == (State.SUCCEEDED, result, '"all"')
+
+
+async def test_an_ended_record_keeps_its_progress_and_another_attempt_begins_with_none(stage: Stage) -> None:
+    ended, again, put_back = [await stage.running(attempts=2) for _ in range(3)]
+    for record in (ended, again, put_back):
+        await stage.ledger.progress(record.id, record.claim, '"half"')
+    await stage.ledger.settle(
+        [
+            settlement(ended, State.FAILED),
+            settlement(again, State.QUEUED, progress='"more"'),
+            settlement(put_back, State.QUEUED, counted=False),
+        ]
+    )
+    assert [stage.now_is(record).progress for record in (ended, again, put_back)] == ['"half"', None, None]
+    last = await stage.claim(again)
+    await stage.ledger.settle([settlement(last, State.QUEUED, progress='"no more attempts"')])
+    now = stage.now_is(again)
+    assert (now.state, now.progress) == (State.FAILED, '"no more attempts"')
+
+
+async def test_what_is_rescued_begins_again_without_progress_or_ends_with_it(stage: Stage) -> None:
+    owner = "dying"
+    ghost = await stage.another(owner)
+    calls = [call(crash_limit=1), call(crash_limit=0)]
+    recorded = await ghost.record(calls, owner=owner)
+    for record in await ghost.claim(owner, ids=[record.id for record in recorded], limit=2):
+        await ghost.progress(record.id, record.claim, '"half"')
+    await stage.let_die(ghost)
+    await stage.ledger.rescue()
+    again, ended = (stage.now_is(record) for record in recorded)
+    assert (again.state, again.progress) == (State.QUEUED, None)
+    assert (ended.state, ended.progress) == (State.FAILED, '"half"')
+
+
 async def test_what_another_owner_runs_is_lost_to_who_believes_to_run_it(stage: Stage) -> None:
     await stage.another("other")
     record = await stage.claim(await stage.queued(), "other")

@@ -23,6 +23,7 @@ class Settlement(NamedTuple):
     delay: float = 0.0  # until it may run again, when it goes back to queued
     counted: bool = True  # False: nothing of the task's own happened, no failure is counted
     children: tuple[Call, ...] = ()  # recorded in the same transaction, if this ends `succeeded`
+    progress: str | None = None  # the attempt's last, stored in the same transaction, if this ends the record
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,7 @@ class Ledger(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """End attempts (transitions e, f, g); False where the claim was no longer held.
 
+        An ended record keeps its last progress; one that goes back to queued has none.
         The child calls of one that succeeds are recorded with it, as `record` does, and nobody holds them. If
         they cannot be, it ends failed instead, and says why; the others are settled all the same.
         """
@@ -150,7 +152,10 @@ class Ledger(Protocol):
         ...
 
     async def rescue(self) -> Sequence[Record]:
-        """Take everything from dead owners (transitions b and h) and return what changed."""
+        """Take everything from dead owners (transitions b and h) and return what changed.
+
+        What goes back to queued has no progress.
+        """
         ...
 
     async def cancel(self, id: str) -> Record:

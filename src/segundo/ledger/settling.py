@@ -64,7 +64,12 @@ class Settle(Change[list[bool]]):
 
 
 def _is_plain_success(settlement: Settlement) -> bool:
-    return settlement.state is State.SUCCEEDED and settlement.result is None and not settlement.children
+    return (
+        settlement.state is State.SUCCEEDED
+        and settlement.result is None
+        and not settlement.children
+        and settlement.progress is None
+    )
 
 
 def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
@@ -74,6 +79,8 @@ def _succeed(tx: Transaction, settlements: Sequence[Settlement]) -> list[str]:
 
 def _settle(tx: Transaction, settlement: Settlement) -> str | None:
     """One attempt by itself, and its child calls in the same step: it succeeds with all of them, or fails."""
+    if settlement.progress is not None:
+        tx.run(tx.sql.PROGRESS, (settlement.progress, settlement.id, settlement.claim))
     if not settlement.children:
         return _end(tx, settlement)
     try:

@@ -70,7 +70,14 @@ class TestedRuntime(Runtime, ABC):
         return ledger
 
     def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
-        runner = WatchedRunner(names, self._threads, home=home, carry=carry, chance=random.Random())
+        runner = WatchedRunner(
+            names,
+            self._threads,
+            home=home,
+            carry=carry,
+            chance=random.Random(),
+            progress=self.ledger.progress,
+        )
         runner.failing = self._failing
         return runner
 

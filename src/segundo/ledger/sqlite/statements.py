@@ -177,6 +177,7 @@ UPDATE records SET
     finished_at = CASE WHEN {_ANOTHER} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_ANOTHER} THEN :now + :delay ELSE run_at END,
     failures = min(failures + :failed, {_MOST}), result = :result, error = coalesce(:error, error),
+    progress = CASE WHEN NOT {_ANOTHER} THEN progress END,
     owner = NULL, published_until = NULL, {_wiped_unless(_ANOTHER)}
 WHERE id = :id AND claim = :claim AND state = 'running'
     AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
@@ -250,6 +251,7 @@ UPDATE records SET
     error = CASE WHEN cancel_requested OR ({_AGAIN}) THEN error ELSE :error END,
     finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_AGAIN} THEN :now ELSE run_at END,
+    progress = CASE WHEN NOT ({_AGAIN}) THEN progress END,
     crashes = min(crashes + :crashed, {_MOST}), owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
 WHERE owner = :owner AND state = 'running'
 RETURNING {ALL}
