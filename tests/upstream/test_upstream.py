@@ -81,14 +81,14 @@ pytestmark = pytest.mark.timeout(150)  # a download, and a whole run of pytest
 def test_starlettes_tests_of_background_tasks_pass_with_the_import_changed(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    names = passed(STARLETTE, had("starlette", tmp_path, pytestconfig, ours=True))
+    names = passed(STARLETTE, had("starlette", tmp_path, pytestconfig, ours=True), pytestconfig)
     assert set(STARLETTE["tests/test_background.py"]) <= names
 
 
 def test_fastapis_tests_of_background_tasks_pass_with_the_import_changed(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    names = passed(FASTAPI, had("fastapi", tmp_path, pytestconfig, ours=True))
+    names = passed(FASTAPI, had("fastapi", tmp_path, pytestconfig, ours=True), pytestconfig)
     assert {"test", "test_background_tasks", "test_sync_background_tasks"} <= names
 
 
@@ -97,7 +97,8 @@ def test_fastapis_tests_of_what_the_seam_touches_pass_in_apps_that_all_have_a_se
 ) -> None:
     folder = had("fastapi", tmp_path, pytestconfig, ours=False)
     touched = [file for glob in TOUCHED for file in sorted(folder.glob(glob)) if not missing(file, folder)]
-    outcomes = run(folder, "-k", "not trio", *map(str, touched), everywhere=True)  # Segundo needs asyncio
+    options = (*warnings(pytestconfig), "-k", "not trio")  # Segundo needs asyncio
+    outcomes = run(folder, *options, *map(str, touched), everywhere=True)
     assert len(outcomes) > 50
     assert set(outcomes.values()) == {"passed"}
 
@@ -111,7 +112,12 @@ def had(project: str, folder: Path, config: pytest.Config, *, ours: bool) -> Pat
         pytest.skip(f"upstream's tests cannot be had: {reason}")
 
 
-def passed(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
+def warnings(config: pytest.Config) -> list[str]:
+    """What this run makes of warnings, for upstream's: old libraries warn about what newer ones mended."""
+    return [f"-W{warning}" for warning in config.getoption("pythonwarnings") or ()]
+
+
+def passed(wanted: dict[str, tuple[str, ...]], folder: Path, config: pytest.Config) -> set[str]:
     """Run the wanted tests that are there and whose helpers are installed; the names of those that passed."""
     there = {
         file: (folder / file).read_text()
@@ -119,7 +125,7 @@ def passed(wanted: dict[str, tuple[str, ...]], folder: Path) -> set[str]:
         if (folder / file).exists() and not missing(folder / file, folder)
     }
     nodes = [f"{file}::{name}" for file, text in there.items() for name in wanted[file] if f"{name}(" in text]
-    outcomes = run(folder, *nodes)
+    outcomes = run(folder, *warnings(config), *nodes)
     names = {test.name.partition("[")[0] for test, outcome in outcomes.items() if outcome == "passed"}
     assert names == {node.rpartition("::")[2] for node in nodes}
     return names
