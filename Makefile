@@ -78,34 +78,26 @@ test-oldest: .venv-oldest/.installed ## The tests on the oldest Python found, Fa
 test-newest-python: .venv-newest/.installed ## The tests on the newest Python found, with the newest of everything
 	.venv-newest/bin/python $(PYTEST) $(TESTS)
 
-.venv-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group test --editable '.[cli,celery]' $(OLDEST)
-	@touch $@
-
-.venv-newest/.installed: pyproject.toml
-	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group test --editable '.[cli,celery]'
-	@touch $@
-
 upstream: .venv-upstream/.installed ## FastAPI's and Starlette's own tests of the newest FastAPI, as they are and with Segundo; tools that patch it
 	.venv-upstream/bin/python -m pytest -q tests/upstream/tools.py
 	.venv-upstream/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
 
-upstream-oldest: .venv-upstream-oldest/.installed ## The same of the oldest FastAPI that is supported, on the oldest Python found
-	.venv-upstream-oldest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM) -W default
+upstream-oldest: .venv-oldest/.installed ## The same of the oldest FastAPI that is supported, on the oldest Python found
+	.venv-oldest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM) -W default
 
-upstream-newest-python: .venv-upstream-newest/.installed ## The same of the newest FastAPI, on the newest Python found
-	.venv-upstream-newest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
+upstream-newest-python: .venv-newest/.installed ## The same of the newest FastAPI, on the newest Python found
+	.venv-newest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
 
 .venv-upstream/.installed: pyproject.toml
-	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli]'
+	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli,celery]'
 	@touch $@
 
-.venv-upstream-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-upstream-oldest "$$python" --group upstream --editable '.[cli]' $(OLDEST)
+.venv-oldest/.installed: pyproject.toml
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group upstream --editable '.[cli,celery]' $(OLDEST)
 	@touch $@
 
-.venv-upstream-newest/.installed: pyproject.toml
-	@python=$$(scripts/python newest); scripts/environment .venv-upstream-newest "$$python" --group upstream --editable '.[cli]'
+.venv-newest/.installed: pyproject.toml
+	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group upstream --editable '.[cli,celery]'
 	@touch $@
 
 demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses

@@ -88,7 +88,7 @@ def examine(project: str, given: argparse.Namespace) -> Suite:
     return Suite(
         project,
         _announced(f"{project} as it is", run(stock, *options, *wanted, workers=given.workers)),
-        _announced(f"{project} with the import changed", run(ours, *options, *with_import)),
+        _announced(f"{project} with the import changed", run(ours, *options, *with_import, workers=given.workers)),
         _announced(
             f"{project} with a Segundo in every app",
             run(of_apps, *options, *wanted, everywhere=True, workers=given.workers),
