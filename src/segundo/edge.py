@@ -11,6 +11,8 @@ from segundo.seam import PLACE, Place
 
 ROOT = "segundo.root_path"  # in a request's scope: the root path of the app that has the Segundo
 MADE = "segundo.made"  # … the BackgroundTasks that were made by hand for the request
+OURS = (ROOT, PLACE, MADE)
+BY_ITEM: Any = MutableMapping  # its methods set and delete item by item, as dict's own do not
 OVER: Any = object()  # the last in MADE, once the request is over
 
 
@@ -49,7 +51,7 @@ class Edge:
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         if MADE in scope:  # it stays that of the app, with a Segundo of its own, that this one is mounted in
-            scope = dict(scope)
+            scope = _Below(scope)
         made: list[Made] = []
         scope[ROOT] = self._root() or scope.get("root_path", "")  # before a mounted app adds its own
         scope[PLACE] = self._place  # for FastAPI apps below, wherever they are, and BackgroundTasks(request)
@@ -82,6 +84,30 @@ class Edge:
             await send(message)
 
         await self.app(scope, receive_and_drain, send_and_act)
+
+
+class _Below(dict[str, Any]):
+    """The scope of a request below an app with a Segundo: one with that above, but for what is a Segundo's.
+
+    Middleware above finds there what routing below wrote, as the route that a span is named after.
+    """
+
+    def __init__(self, above: MutableMapping[str, Any]) -> None:
+        super().__init__(above)
+        self._above = above
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        super().__setitem__(key, value)
+        if key not in OURS:
+            self._above[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        super().__delitem__(key)
+        self._above.pop(key, None)
+
+    update = BY_ITEM.update
+    setdefault = BY_ITEM.setdefault
+    pop = BY_ITEM.pop
 
 
 async def _answer(made: Sequence[Made], message: Message, send: Send) -> None:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import fastapi
 import pytest
@@ -523,6 +523,41 @@ async def test_a_mounted_app_with_its_own_segundo_leaves_the_outer_request_to_th
         await ended(1)
         await ended(2, Path("below.db"))
     assert sorted(events()) == ["in process", "outer", "plain", "task"]
+
+
+@pytest.mark.parametrize("with_a_segundo", [True, False])
+async def test_middleware_above_a_mounted_app_finds_in_the_scope_what_is_written_below(
+    with_a_segundo: bool,
+) -> None:
+    seen: list[Any] = []
+
+    async def writes(request: Request) -> Response:
+        scope = request.scope
+        scope["set"] = True
+        scope.update(updated=True)
+        scope.setdefault("given", True)
+        del scope["above"]
+        assert scope.pop("above too")
+        return Response()
+
+    async def looks(request: Request, call_next: Any) -> Response:
+        request.scope |= {"above": True, "above too": True}
+        response = await call_next(request)
+        keys = ("set", "updated", "given", "above", "above too")
+        seen.append([key for key in keys if key in request.scope])
+        seen.append(request.scope["app"] is below)
+        return cast("Response", response)
+
+    below = Starlette(routes=[Route("/writes", writes)])
+    if with_a_segundo:
+        Segundo(below, ledger="below.db")
+    app = Starlette(
+        routes=[Mount("/below", below)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=looks)]
+    )
+    Segundo(app)
+    async with running(app) as client:
+        assert (await client.get("/below/writes")).status_code == 200
+    assert seen == [["set", "updated", "given"], True]
 
 
 # By hand and wrong

@@ -367,15 +367,28 @@ async def test_what_was_posted_before_the_close_is_still_done(tmp_path: Path) ->
     assert sorted(recorded) == [row["id"] for row in ledger_rows(tmp_path / LEDGER)]
 
 
+async def test_a_ledger_in_memory_touches_no_disk_before_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ledger = SQLiteLedger(MEMORY)  # perhaps on an event loop
+    assert os.listdir(tmp_path) == []
+    await ledger.open()
+    assert ledger.path.parent.parent == tmp_path
+    await ledger.close()
+
+
 async def test_a_ledger_in_memory_is_its_own_and_leaves_nothing() -> None:
     one, other = SQLiteLedger(MEMORY), SQLiteLedger(MEMORY)
-    await one.open()
-    await other.open()
-    await one.join("me")
+    for ledger in (one, other):
+        await ledger.open()
+        await ledger.join("me")
     await one.record([call()], owner="me")
     assert (len(await one.select()), len(await other.select())) == (1, 0)
-    folders = [os.fspath(ledger.path.parent) for ledger in (one, other)]
+    folders = [ledger.path.parent for ledger in (one, other)]
+    await one.leave("me")
     await one.close()
-    await other.close()
-    del one, other
-    wait_until(lambda: gc.collect() >= 0 and not any(map(os.path.exists, folders)))
+    await other.close()  # of which an owner lives on, as where a thread still runs a task
+    assert [folder.exists() for folder in folders] == [False, True]
+    del ledger, other
+    wait_until(lambda: gc.collect() >= 0 and not folders[1].exists())

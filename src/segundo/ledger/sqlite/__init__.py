@@ -50,7 +50,7 @@ class SQLiteLedger:
     """Records in one file, written by one thread with group commit. See `segundo.ledger.Ledger` for each
     method.
 
-    `path`: the file, or "memory://" for a temporary one that goes with this object. `durability`:
+    `path`: the file, or "memory://" for a temporary one from `open` to `close`. `durability`:
     "full" (an fsync before each commit returns) or "normal" (a power loss may take the last commits).
     `record_timeout`: seconds that a request waits for its records. `clock`: unix seconds; every time in the
     ledger comes from it. `connect`: makes the connections that write, here a fault can be put in.
@@ -65,7 +65,9 @@ class SQLiteLedger:
         clock: Callable[[], float] = time.time,
         connect: Callable[[Path, file.Durability], sqlite3.Connection] = file.connect,
     ) -> None:
-        self.path = _temporary_path(self) if str(path) == MEMORY else Path(path).absolute()
+        self._in_memory = str(path) == MEMORY
+        self._remove: Callable[[], object] | None = None  # its folder
+        self.path = Path(path) if self._in_memory else Path(path).absolute()
         self.record_timeout = record_timeout
         self._durability: file.Durability = durability
         self._clock = clock
@@ -86,6 +88,8 @@ class SQLiteLedger:
             await asyncio.to_thread(self._open)
 
     def _open(self) -> None:
+        if self._in_memory and self._remove is None:
+            self.path, self._remove = _temporary_path(self)
         file.prepare(self.path)
         self._turns = self._take_turns()
         try:
@@ -164,6 +168,9 @@ class SQLiteLedger:
         # A writer that still waits for the turn needs the lock file, and so does an owner that lives on.
         if not self._writer.is_alive() and not self._numbers:
             self._turns.close()
+            if self._remove is not None and not dead:
+                self._remove()  # here, and not when this object goes, which may be on an event loop
+                self._remove = None
 
     def _gone(self, owner: str, forgotten: bool | None, error: BaseException | None) -> None:
         if forgotten:
@@ -351,10 +358,11 @@ class SQLiteLedger:
             listener()
 
 
-def _temporary_path(ledger: SQLiteLedger) -> Path:
+def _temporary_path(ledger: SQLiteLedger) -> tuple[Path, Callable[[], object]]:
+    """A path in a folder of its own; and what removes that, which what is never closed leaves to its end."""
     folder = tempfile.mkdtemp(prefix="segundo-")
-    weakref.finalize(ledger, shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder, "segundo.db")
+    remove = weakref.finalize(ledger, shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder, "segundo.db"), remove
 
 
 def _identity(files: Sequence[str]) -> list[tuple[int, int]] | None:
