@@ -11,12 +11,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple
 
 from tests.support import ROOT
 from tests.upstream.sources import NotToBeHad, missing, sources, unpack
-from tests.upstream.suites import Case, Outcomes, files, near, of_files, run, touching, worse
+from tests.upstream.suites import Case, Outcomes, files, near, of_files, run_files, touching, worse
 
 BUILD = ROOT / "build" / "upstream"
 
@@ -85,14 +86,12 @@ def examine(project: str, given: argparse.Namespace) -> Suite:
     # Starlette has no seam: there, a Segundo is met through our own classes.
     of_apps = ours if project == "starlette" else stock
     options = [f"-W{warning}" for warning in given.warnings]
+    run = partial(run_files, options=options, workers=given.workers)
     return Suite(
         project,
-        _announced(f"{project} as it is", run(stock, *options, *wanted, workers=given.workers)),
-        _announced(f"{project} with the import changed", run(ours, *options, *with_import, workers=given.workers)),
-        _announced(
-            f"{project} with a Segundo in every app",
-            run(of_apps, *options, *wanted, everywhere=True, workers=given.workers),
-        ),
+        _announced(f"{project} as it is", run(stock, files=wanted)),
+        _announced(f"{project} with the import changed", run(ours, files=with_import)),
+        _announced(f"{project} with a Segundo in every app", run(of_apps, files=wanted, everywhere=True)),
         {file: lacks for file, lacks in left_out.items() if lacks},
     )
 
