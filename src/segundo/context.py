@@ -7,8 +7,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, NamedTuple, ParamSpec, TypeVar, overload
 
-from fastapi import FastAPI
-
 from segundo.handle import Handle
 from segundo.progress import Progress
 from segundo.record import Call, Link, Record
@@ -73,8 +71,8 @@ Say = Callable[[Speaker, Progress], None]
 class TaskContext:
     """The attempt that runs: its record's `id`, its `attempt` (1 for the first), and whether to stop.
 
-    `task` is the task's name, `app` the app that its `Segundo` was made for: of FastAPI, to type
-    checkers too, where it is no other.
+    `task` is the task's name, `app` the app that its `Segundo` was made for: of FastAPI, of Starlette, or a
+    raw ASGI app; to type checkers anything, as `request.app` is.
     """
 
     __slots__ = ("_children", "_home", "_loop", "_say", "attempt", "cancelled", "claim", "id", "task")
@@ -98,9 +96,8 @@ class TaskContext:
         self.cancelled = False
 
     @property
-    def app(self) -> FastAPI:
-        app: FastAPI = self._home.app
-        return app
+    def app(self) -> Any:
+        return self._home.app
 
     def check(self) -> None:
         """End this attempt here if it should end, in an `async def` and in a `def`; else do nothing.

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from segundo.context import current
 from segundo.errors import DeclarationError
 from segundo.injection import depends_in
 from segundo.signature import Signature
@@ -141,7 +142,11 @@ class _Nothing(Response):
     """Sends nothing: so no exception comes after an answer, which would hide it."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What the task returned is elsewhere."""
+        """What the task returned is elsewhere. What a dependency added to FastAPI's BackgroundTasks, given
+        to it where ours is not (inject=False), are child calls all the same.
+        """
+        for task in getattr(self.background, "tasks", ()):
+            current().add_task(task.func, *task.args, **task.kwargs)
 
 
 def _endpoint(task: Task) -> Callable[..., Awaitable[Response]]:

@@ -2,7 +2,7 @@
 
 SegundoError
 ├── ConfigurationError        a setting, or the FastAPI in use, does not fit
-├── DeclarationError          a function cannot be declared as a task (also a TypeError)
+├── DeclarationError          a function cannot be a task (also a TypeError)
 ├── ArgumentError             a call's argument cannot be recorded (also a TypeError)
 ├── ResultError               a value cannot be encoded as its annotation says (also a TypeError)
 ├── PayloadError              a stored payload cannot be decoded (also a ValueError)
@@ -33,7 +33,7 @@ class ConfigurationError(SegundoError):
 
 
 class DeclarationError(SegundoError, TypeError):
-    """A function cannot be declared as a task."""
+    """A function cannot be a task: a method, a generator."""
 
 
 class ArgumentError(SegundoError, TypeError):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segundo.errors import UnknownTask
-from segundo.task import Task, declared, import_name, plain, registered
+from segundo.task import Task, check_body, declared, import_name, plain, registered
 
 logger = logging.getLogger("segundo")
 
@@ -41,7 +41,10 @@ class Names:
         self._by_name: dict[str, Task] = {}
 
     def offered(self, function: Callable[..., Any]) -> Task | str:
-        """The task that this function is, or why it cannot be recorded (then it runs in process)."""
+        """The task that this function is, or why it cannot be recorded (then it runs in process).
+
+        Raises DeclarationError for a generator, which would do nothing in either way.
+        """
         try:
             known = self._by_function.get(function)
         except TypeError:  # not hashable
@@ -79,6 +82,7 @@ class Names:
         return task
 
     def _examine(self, function: Callable[..., Any]) -> Task | str:
+        check_body(function)
         if not inspect.isfunction(function):
             return NO_FUNCTION
         if "." in function.__qualname__ or function.__name__ == "<lambda>":

@@ -193,7 +193,7 @@ class Runner:
             return _cancelled(record, error)
         if isinstance(error, asyncio.CancelledError) and stopped is not None:
             if stopped is Stop.SHUTDOWN and record.crash_limit > 0:
-                return Settlement(id=record.id, claim=record.claim, state=State.QUEUED, counted=False)
+                return _put_back(record)
             if stopped is Stop.SHUTDOWN:
                 return _failed(record, WorkerLost("the process was shut down before the attempt ended"))
         if stopped is Stop.TIMED_OUT:
@@ -212,6 +212,13 @@ class Runner:
                 delay=delay,
             )
         return _failed(record, error)
+
+
+def _put_back(record: Record) -> Settlement:
+    """As if this attempt had never begun: why the one before it failed is known on."""
+    return Settlement(
+        id=record.id, claim=record.claim, state=State.QUEUED, reason=record.reason, counted=False
+    )
 
 
 def _decode(task: Task, record: Record) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -321,9 +321,16 @@ def check_function(function: Callable[..., Any]) -> None:
         raise DeclarationError(
             f"@task: {what} is a method; declare a function of the module that is given what it needs"
         )
+    check_body(function)
+
+
+def check_body(function: Callable[..., Any]) -> None:
+    """Whether calling the function does its work."""
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        what = getattr(function, "__qualname__", function)
         raise DeclarationError(
-            f"@task: {what} is a generator, whose body would never run; return a value instead"
+            f"{what} has a `yield`, so it is a generator, whose body would never run as a task: return "
+            "a value instead, or add a function that goes through it"
         )
 
 

@@ -307,7 +307,8 @@ class Model:
         known = Beat(lost=tuple(sorted(set(running) - held)), cancel=tuple(sorted(asked & set(running))))
         agree(Beat(tuple(sorted(answer.lost)), tuple(sorted(answer.cancel))), known, "beat")
         for id in held - set(running):
-            self._settle("beat", Settlement(id, self.records[id].claim, State.QUEUED, counted=False))
+            claim, reason = self.records[id].claim, self.records[id].reason
+            self._settle("beat", Settlement(id, claim, State.QUEUED, reason, counted=False))
 
     # From outside
 

@@ -254,3 +254,13 @@ async def test_a_record_is_settled_by_its_claim_whoever_brings_it(stage: Stage) 
 def test_a_call_of_the_suite_is_outside_a_request_unless_it_says_otherwise() -> None:
     assert not call().held
     assert call(held=True).held
+
+
+async def test_what_is_put_back_keeps_the_reason_of_the_failure_before_it(stage: Stage) -> None:
+    record = await stage.running(attempts=None, crash_limit=1)
+    failed = settlement(record, State.QUEUED, reason="ValueError", error='"first"')
+    await stage.ledger.settle([failed])
+    await stage.claim(record)
+    await stage.ledger.beat(stage.me, running=[])
+    now = stage.now_is(record)
+    assert (now.state, now.reason, now.error, now.failures) == (State.QUEUED, "ValueError", '"first"', 1)

@@ -13,6 +13,7 @@ import pytest
 from fastapi import Depends, FastAPI, HTTPException
 
 from segundo import BackgroundTask, BackgroundTasks, Segundo
+from segundo.errors import DeclarationError
 from tests.support import wait_until_async
 from tests.web.apps import ended, messages, records, running, served_client
 from tests.web.tasks import declared, events, fail, note
@@ -335,3 +336,40 @@ async def test_a_def_call_that_raises_stop_iteration_ends_like_any_that_fails(
         assert (await client.post("/", timeout=5)).status_code == 200
     assert events() == ["last"]
     assert "raised StopIteration" in caplog.text
+
+
+def goes_through() -> Generator[None]:
+    note("never")
+    yield
+
+
+async def goes_through_async() -> AsyncGenerator[None]:
+    note("never")
+    yield
+
+
+class Holder:
+    def goes_through(self) -> Generator[None]:
+        note("never")
+        yield
+
+
+GENERATORS = [goes_through, goes_through_async, Holder().goes_through, functools.partial(goes_through)]
+
+
+@pytest.mark.parametrize("function", GENERATORS, ids=["def", "async def", "method", "partial"])
+async def test_a_generator_is_refused_on_the_callers_line_whose_body_would_never_run(function: Any) -> None:
+    app = FastAPI()
+    Segundo(app)
+
+    @app.post("/")
+    async def endpoint(tasks: BackgroundTasks) -> str:
+        tasks.add_task(note, "with it")
+        with pytest.raises(DeclarationError, match=r"goes_through.* has a `yield`.* never run as a task"):
+            tasks.add_task(function)
+        return "ok"
+
+    async with running(app) as client:
+        assert (await client.post("/")).json() == "ok"
+        await ended(1)
+    assert events() == ["with it"]

@@ -3,18 +3,18 @@
 import functools
 import subprocess
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import fastapi.dependencies.utils
 import fastapi.routing
 import pytest
-from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi import BackgroundTasks, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 import segundo
-from segundo import Segundo, shape
+from segundo import INJECTED, Segundo, shape, task
 from tests.support import ROOT
-from tests.web.apps import ended, running, states
+from tests.web.apps import ended, lifespan, running, states
 from tests.web.tasks import events, note
 
 DOCTORED = """
@@ -149,3 +149,25 @@ async def test_the_way_without_private_names_leaves_fastapi_alone(monkeypatch: p
         assert (await client.get("/")).json() == "ok"
         await ended(1)
     assert events() == ["task"]
+
+
+def notes_later(own: BackgroundTasks) -> None:
+    own.add_task(note, "added by the dependency")
+
+
+@task
+async def with_dependency(_: Annotated[None, Depends(notes_later)] = INJECTED) -> None:
+    note("ran")
+
+
+async def test_without_private_names_what_a_tasks_dependency_adds_is_a_child_call_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = fastapi.dependencies.utils.solve_dependencies
+    monkeypatch.setattr(fastapi.routing, "solve_dependencies", own)
+    app = FastAPI()
+    seg = Segundo(app, inject=False)
+    async with lifespan(app):
+        await seg.submit(with_dependency)
+        await ended(2)
+    assert events() == ["ran", "added by the dependency"]

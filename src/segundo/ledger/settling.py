@@ -158,15 +158,15 @@ class TakeBeat(Change[Beat]):
 
     def apply(self, tx: Transaction) -> Beat:
         rows = tx.run(tx.sql.RUNNING_OF, (self.owner,)).fetchall()
-        held = {id for id, _, _ in rows}
+        held = {id for id, *_ in rows}
         strays = [
-            Settlement(id=id, claim=claim, state=State.QUEUED, counted=False)
-            for id, claim, _ in rows
+            Settlement(id=id, claim=claim, state=State.QUEUED, reason=reason, counted=False)
+            for id, claim, _, reason in rows
             if id not in self.running
         ]
         Settle(strays).apply(tx)
         tx.freed = tx.freed or bool(strays)
         return Beat(
             lost=tuple(self.running - held),
-            cancel=tuple(id for id, _, asked in rows if asked and id in self.running),
+            cancel=tuple(id for id, _, asked, _ in rows if asked and id in self.running),
         )

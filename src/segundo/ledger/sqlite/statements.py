@@ -227,7 +227,9 @@ CANCELS = "SELECT hex(value) FROM meta WHERE name = 'cancels'"  # whatever stand
 PROGRESS = "UPDATE records SET progress = ? WHERE id = ? AND claim = ? AND state = 'running'"
 
 # beat: owned.
-RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = ? AND state = 'running'"
+RUNNING_OF = """
+SELECT id, claim, cancel_requested, reason FROM records WHERE owner = ? AND state = 'running'
+"""
 
 # A number that has no byte in the lock file is no worker's, and below 1 are the bytes of the turns.
 NUMBERS = "number BETWEEN 1 AND 1000000000"
