@@ -45,6 +45,7 @@ check: install ## Format, lint, types (twice), layers, documentation; changes no
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
+	MYPYPATH=tests/testing/users $(BIN)/mypy --explicit-package-bases tests/testing/users
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mkdocs build --strict

@@ -179,7 +179,7 @@ class _Answer:
     async def go(self, respond: Callable[[Send], Awaitable[None]]) -> None:
         try:
             await respond(self._sends)
-        except Exception:
+        except Exception:  # whatever the app's own code raises goes on to the server, as without us
             if self._whole:  # it was the response's own background that failed
                 await self._sent()
             raise

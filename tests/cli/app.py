@@ -75,7 +75,7 @@ def stubborn(file: str) -> None:
     """The same in a thread, which nothing can stop."""
     say("begins", file)
     while not exists(file):
-        time.sleep(0.01)
+        time.sleep(0.01)  # what it waits for happens in another process
     say("ends", file)
 
 

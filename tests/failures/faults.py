@@ -1,5 +1,6 @@
 """Faults in the statements of a ledger's writing connections: the nth fails, before or after it is done."""
 
+import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -124,3 +125,8 @@ class _Connection(sqlite3.Connection):
 
     def executemany(self, sql: str, *parameters: Any) -> Any:
         return self._faults.run(sql, lambda: super(_Connection, self).executemany(sql, *parameters))
+
+
+async def end_of_turn() -> None:
+    """The turn of the loop ends, and what was asked of the ledger in it is posted to the writer."""
+    await asyncio.sleep(0)

@@ -14,7 +14,7 @@ from segundo.ledger import Settlement
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Faults, io_error
+from tests.failures.faults import Faults, end_of_turn, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -85,7 +85,7 @@ class Ticker:
     async def _tick(self) -> None:
         while True:
             self.ticks += 1
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # the pulse: how seldom it beats is what is looked at
 
     async def tick_on(self) -> None:
         """As many times more as show that nothing blocks the loop."""
@@ -174,7 +174,7 @@ async def test_a_ledger_closes_though_a_stranger_holds_the_lock(opened: OpenLedg
         with Stranger(WRITE, ledger.path) as stranger:
             stranger.do("BEGIN IMMEDIATE")
             waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
-            await asyncio.sleep(0)
+            await end_of_turn()
             await ledger.close()
             with pytest.raises(LedgerUnavailable):
                 await waiting
@@ -233,7 +233,7 @@ async def test_a_stranger_that_dies_with_the_lock_gives_it_back(opened: OpenLedg
             stranger.do("BEGIN IMMEDIATE")
             stranger.do("DELETE FROM meta")
             recording = asyncio.ensure_future(ledger.record([call()], owner=ME))
-            await asyncio.sleep(0)
+            await end_of_turn()
             stranger.kill()
             assert len(await recording) == 1
 
@@ -259,7 +259,7 @@ async def test_a_ledger_closes_though_another_app_process_keeps_its_turn(opened:
         with Stranger(TAKE_THE_TURN, ledger.path) as frozen:
             frozen.do("LOCK_EX")
             waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
-            await asyncio.sleep(0)
+            await end_of_turn()
             await ledger.close()
             with pytest.raises(LedgerUnavailable):
                 await waiting

@@ -9,7 +9,7 @@ from segundo.errors import LedgerUnavailable
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Call, Link, Record, State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Error, Faults, Gate, When, commit, full, io_error
+from tests.failures.faults import Error, Faults, Gate, When, commit, end_of_turn, full, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -91,11 +91,11 @@ async def test_a_request_cancelled_when_its_answer_is_on_the_way_leaves_nothing(
             before = ledger.commits
             request = recording(ledger, [call()])
             for _ in range(2):
-                await asyncio.sleep(0)  # it is posted at the end of a turn
+                await end_of_turn()
             while ledger.commits == before:
                 pass  # the loop must not run, or it would deliver the answer
             for _ in range(turns):
-                await asyncio.sleep(0)
+                await end_of_turn()
             if request.done():
                 assert len(request.result()) == len(rows(ledger)) == 1
                 return
@@ -114,7 +114,7 @@ async def test_what_was_given_up_before_the_writer_began_is_never_written(
         held_up = asyncio.ensure_future(ledger.rescue())
         await wait_until_async(lambda: gate.reached)
         request = recording(ledger, [call()])
-        await asyncio.sleep(0)
+        await end_of_turn()
         request.cancel()
         await asyncio.wait([request])
         gate.open()
@@ -150,7 +150,7 @@ async def together(ledger: SQLiteLedger, faults: Faults, *calls: Call) -> tuple[
     held_up = asyncio.ensure_future(ledger.rescue())
     await wait_until_async(lambda: earlier.reached)
     requests = [recording(ledger, [call]) for call in calls]
-    await asyncio.sleep(0)
+    await end_of_turn()
     gate = Gate(
         faults, lambda sql: commit(sql) and any("INSERT INTO records" in seen for seen in faults.seen)
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
@@ -206,22 +207,29 @@ def websocket_app(endpoint: Callable[..., Any]) -> FastAPI:
     return app
 
 
+@asynccontextmanager
+async def connected(endpoint: Callable[..., Any]) -> AsyncGenerator[Socket]:
+    """A client of this endpoint, from its acceptance until it leaves and the endpoint has ended."""
+    app = websocket_app(endpoint)
+    async with running(app):
+        socket = Socket(app)
+        await socket.accepted()
+        yield socket
+        socket.disconnect()
+        await socket.over
+
+
 async def test_a_websockets_calls_are_recorded_and_run_while_the_socket_is_open() -> None:
     async def endpoint(socket: WebSocket, tasks: BackgroundTasks) -> None:
         await socket.accept()
         async for text in socket.iter_text():
             tasks.add_task(note, text)
 
-    app = websocket_app(endpoint)
-    async with running(app):
-        socket = Socket(app)
-        await socket.accepted()
+    async with connected(endpoint) as socket:
         for number in range(3):
             socket.send(f"message {number}")
             await ended(number + 1)
         assert not socket.over.done()
-        socket.disconnect()
-        await socket.over
     assert events() == ["message 0", "message 1", "message 2"]
 
 
@@ -281,13 +289,8 @@ async def test_a_late_call_behind_no_record_is_lost_alone_and_that_is_logged(
         tasks.add_task(declared, "behind")
         await socket.receive()
 
-    app = websocket_app(endpoint)
-    async with running(app):
-        socket = Socket(app)
-        await socket.accepted()
+    async with connected(endpoint):
         await ended(2)
-        socket.disconnect()
-        await socket.over
     assert sorted(events()) == ["before", "behind"]
     (line,) = messages(caplog, "ERROR")
     assert "no-such-record" in line
@@ -308,15 +311,10 @@ async def test_a_slow_call_in_process_on_a_websocket_delays_no_recording() -> No
         tasks.add_task(note, "recorded")
         await socket.receive()
 
-    app = websocket_app(endpoint)
-    async with running(app):
-        socket = Socket(app)
-        await socket.accepted()
+    async with connected(endpoint):
         await ended(1)
         gate.set()
         await wait_until_async(lambda: len(events()) == 3)
-        socket.disconnect()
-        await socket.over
     assert events() == ["waiting", "recorded", "went on"]
 
 

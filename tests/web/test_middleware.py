@@ -85,6 +85,9 @@ def base(dispatch: Dispatch) -> tuple[Any, dict[str, Any]]:
 
 
 STACKS = [
+    pytest.param([passes_on], 200, id="one passes on"),
+    pytest.param([answers_itself], 202, id="answers itself"),
+    pytest.param([fails_afterwards], 500, id="fails afterwards"),
     pytest.param([passes_on] * 3, 200, id="three pass on"),
     pytest.param([passes_on, answers_itself, passes_on], 202, id="one of three answers itself"),
     pytest.param([answers_with_a_task_of_its_own], 202, id="answers with a task of its own"),
@@ -106,6 +109,15 @@ async def test_what_was_recorded_runs_once_below_base_http_middleware_of_which(
         await ended(1)
     assert events().count("recorded") == 1
     assert len(events()) == len(set(events()))
+
+
+async def test_nothing_runs_below_a_middleware_that_never_passes_the_request_on() -> None:
+    async def refuses(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return Response(status_code=401)
+
+    async with served_client(app_within(base(refuses))) as client:
+        assert (await client.get("/")).status_code == 401
+    assert events() == []
 
 
 async def test_a_middleware_that_raises_before_it_passes_the_request_on_leaves_nothing() -> None:

@@ -10,10 +10,9 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi import BackgroundTasks, FastAPI
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import Message
@@ -149,53 +148,6 @@ def receives_a_disconnect() -> Any:
 
 
 # Middleware
-
-
-def app_with(middleware: Any) -> FastAPI:
-    app = FastAPI()
-    Segundo(app)
-    app.add_middleware(BaseHTTPMiddleware, dispatch=middleware)
-
-    @app.get("/")
-    async def endpoint(tasks: BackgroundTasks) -> str:
-        tasks.add_task(note, "recorded")
-        tasks.add_task(lambda: note("in process"))
-        return "ok"
-
-    return app
-
-
-async def passes_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    return await call_next(request)
-
-
-async def answers_itself(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    await call_next(request)
-    return Response("other", 202)
-
-
-async def fails_afterwards(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    await call_next(request)
-    raise RuntimeError("the middleware failed")
-
-
-@pytest.mark.parametrize(
-    ("middleware", "status"), [(passes_on, 200), (answers_itself, 202), (fails_afterwards, 500)]
-)
-async def test_recorded_calls_run_below_a_base_http_middleware_that(middleware: Any, status: int) -> None:
-    async with served_client(app_with(middleware)) as client:
-        assert (await client.get("/")).status_code == status
-        await ended(1)
-    assert "recorded" in events()
-
-
-async def test_nothing_runs_below_a_middleware_that_never_passes_the_request_on() -> None:
-    async def refuses(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        return Response(status_code=401)
-
-    async with served_client(app_with(refuses)) as client:
-        assert (await client.get("/")).status_code == 401
-    assert events() == []
 
 
 async def test_a_compressed_answer_is_followed_by_its_tasks() -> None:

@@ -336,6 +336,6 @@ async def for_ever(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
-        except Exception:
+        except Exception:  # what is foreseen was caught by `work`; of a mistake nobody knows the type
             logger.exception("Segundo's executor failed, and goes on")
             await asyncio.sleep(FIRST_PAUSE)

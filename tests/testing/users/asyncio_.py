@@ -23,7 +23,7 @@ async def test_a_call_runs_before_the_client_goes_on(
     client: httpx.AsyncClient, tasks: Recorder, ledger_clock: LedgerClock, time: str
 ) -> None:
     await client.post("/calls/charge")
-    await segundo.submit(charge.options(delay=60), 6)  # type: ignore[arg-type]  # it is as good as the task
+    await segundo.submit(charge.options(delay=60), 6)
     assert ran == [("charge", 5, "the shop's")]
     ledger_clock.move(minutes=1)
     await tasks.drain()

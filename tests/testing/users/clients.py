@@ -80,7 +80,7 @@ async def test_a_client_with_a_lifespan_as_servers_run_it(
     async with started(app):
         await client.post("/calls/charge")
         await segundo.submit(log, "an hour later")
-        await segundo.submit(charge.options(delay=3600), 7)  # type: ignore[arg-type]  # it is as good as the task
+        await segundo.submit(charge.options(delay=3600), 7)
         ledger_clock.move(hours=1)
         await tasks.drain()
     assert ran == [CHARGED, ("log", "an hour later"), ("charge", 7, "the shop's")]

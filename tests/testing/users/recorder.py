@@ -41,7 +41,7 @@ def test_defaults_are_filled_in_and_what_is_injected_is_left_out(client: TestCli
 
 def test_a_task_with_options_is_the_task(client: TestClient, tasks: Recorder) -> None:
     client.post("/calls/charge")
-    assert tasks.called(charge.options(delay=5), 5)  # type: ignore[arg-type]  # what add_task takes, too
+    assert tasks.called(charge.options(delay=5), 5)
 
 
 def test_an_argument_that_there_is_not_is_an_error(tasks: Recorder) -> None:

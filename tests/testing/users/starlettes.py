@@ -1,5 +1,6 @@
 """Starlette, and ASGI apps without a framework, are in test mode too."""
 
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -15,18 +16,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from segundo import BackgroundTasks, Segundo
 from segundo.testing import LedgerFaults, Recorder
 
-CALLS: dict[str, tuple[Any, Any]] = {"/charge": (charge, 5), "/fail": (fail, "of itself")}
+CALLS: dict[str, tuple[Callable[..., Any], Any]] = {"/charge": (charge, 5), "/fail": (fail, "of itself")}
 
 
 async def endpoint(request: Request) -> Response:
     tasks = BackgroundTasks(request)
-    tasks.add_task(*CALLS[request.url.path])
+    function, argument = CALLS[request.url.path]
+    tasks.add_task(function, argument)
     return await tasks.recorded(JSONResponse({}))
 
 
 async def raw(scope: Scope, receive: Receive, send: Send) -> None:
     tasks = BackgroundTasks(of_raw)
-    tasks.add_task(*CALLS[scope["path"]])
+    function, argument = CALLS[scope["path"]]
+    tasks.add_task(function, argument)
     response = await tasks.recorded(JSONResponse({}))
     await response(scope, receive, send)
 

@@ -144,7 +144,7 @@ class Writer(threading.Thread):
                     refuse(self._batch, _as_ledger_error(busy))
                     return
                 self._batch += self._take(None)
-            except Exception as error:
+            except Exception as error:  # whose it is, each change shows when it is alone
                 # Only its text is kept: its frames hold statements, and while one of those lives, closing the
                 # connection does not give back its locks.
                 why = str(error)
@@ -163,7 +163,7 @@ class Writer(threading.Thread):
         for change, done in self._batch:
             try:
                 answer(done, self._commit_alone(change))
-            except Exception as error:
+            except Exception as error:  # it goes to who asked, whatever it is
                 done(None, _as_ledger_error(error))
 
     def _commit_alone(self, change: Change[Any]) -> Any:
@@ -179,7 +179,7 @@ class Writer(threading.Thread):
         if self._refused:
             try:
                 self._commit([])
-            except Exception as error:
+            except Exception as error:  # nobody is left to be told, so the log is
                 logger.error(
                     "%d calls of refused requests may still be in the ledger, and would run when another "
                     "process takes over: %s",
@@ -286,7 +286,7 @@ class Writer(threading.Thread):
                 self._connection.execute("ROLLBACK")
             if isinstance(error, Inexact):
                 return  # nothing has failed
-        except Exception:
+        except Exception:  # to close it, which follows, rolls back as well
             logger.debug("a transaction could not be rolled back", exc_info=True)
         self._disconnect()
 
