@@ -19,7 +19,7 @@ OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install services services-stop format check test coverage soak soak-short test-celery services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
+.PHONY: help install services services-stop format check test coverage soak soak-short test-celery test-postgres services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -63,11 +63,14 @@ soak: install ## kill -9 under load, for as long as it takes to trust it
 soak-short: install ## The same, bounded, as CI runs it
 	SOAK=short $(BIN)/python -m pytest -rs -m soak --timeout=600 $(TESTS)
 
+test-postgres: install services-installed ## The ledger's tests, and some more, on a real PostgreSQL server
+	$(BIN)/python -m pytest -rs -n $(WORKERS) -m postgres $(TESTS)
+
 test-celery: install services-installed ## With real brokers and Celery workers: killed, restarted, cut off
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m celery --timeout=300 $(TESTS)
 
 services-installed: install
-	@$(BIN)/python -m scripts.services install redis rabbitmq
+	@$(BIN)/python -m scripts.services install
 
 model: install ## The ledger beside its model for MODEL_MINUTES (10), and broken on purpose, which must be found
 	$(BIN)/python -m pytest -rs -m model --timeout=7200 tests/ledger/test_model.py
@@ -90,15 +93,15 @@ upstream-newest-python: .venv-newest/.installed ## The same of the newest FastAP
 	.venv-newest/bin/python -m tests.upstream --workers $(WORKERS) $(UPSTREAM)
 
 .venv-upstream/.installed: pyproject.toml
-	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli,celery]'
+	@python=$$(scripts/python); scripts/environment .venv-upstream "$$python" --group upstream --editable '.[cli,celery,postgres]'
 	@touch $@
 
 .venv-oldest/.installed: pyproject.toml
-	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group upstream --editable '.[cli,celery]' $(OLDEST)
+	@python=$$(scripts/python oldest); scripts/environment .venv-oldest "$$python" --group upstream --editable '.[cli,celery,postgres]' $(OLDEST)
 	@touch $@
 
 .venv-newest/.installed: pyproject.toml
-	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group upstream --editable '.[cli,celery]'
+	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group upstream --editable '.[cli,celery,postgres]'
 	@touch $@
 
 demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses

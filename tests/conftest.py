@@ -9,7 +9,10 @@ import hypothesis
 import pytest
 from hypothesis.database import DirectoryBasedExampleDatabase
 
+from tests.postgres import new_url, schemas, url
 from tests.support import ROOT
+
+__all__ = ["new_url", "schemas", "url"]  # fixtures of every test
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -35,6 +38,14 @@ def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("SEGUNDO_")]:
         monkeypatch.delenv(name)
     return tmp_path
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What asks for a PostgreSQL server is run where there is to be one."""
+    for item in items:
+        if "schemas" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgres")
 
 
 @pytest.hookimpl(wrapper=True)

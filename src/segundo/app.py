@@ -29,8 +29,8 @@ from segundo.errors import ConfigurationError, LedgerUnavailable
 from segundo.executors.celery.host import Host
 from segundo.executors.celery.routes import Routes
 from segundo.handle import Handle, Origin
-from segundo.ledger import Settlement
-from segundo.ledger.sqlite import MEMORY, SQLiteLedger
+from segundo.ledger import Ledger, Settlement
+from segundo.ledger.sqlite import MEMORY
 from segundo.names import Names
 from segundo.record import Call, Record, waits_for
 from segundo.request import Keeper, RequestTasks
@@ -55,9 +55,10 @@ class Segundo:
     `BackgroundTasks(seg)`, and `seg` is what the server runs. Each setting is an argument, else
     SEGUNDO_<NAME>, else its default:
 
-    `ledger`: the file of records (`segundo.db`; "memory://" for tests). `status`: a prefix, or a router with
-    your own dependencies, for the routes that show records (off). `concurrency`: how many records this
-    process runs at once (64; 0 only records). `durability`: "full", or "normal" (a power loss may take the
+    `ledger`: the file of records (`segundo.db`), or "postgresql://…"; "memory://" for tests.
+    `status`: a prefix, or a router with your own dependencies, for the routes that show records
+    (off). `concurrency`: how many records this process runs at once (64; 0 only records). `durability`:
+    "full", or "normal" (a power loss may take the
     last commits). `record_timeout`: seconds a request waits for its records before it is refused with 503
     (5). `grace`: seconds that running tasks have at shutdown (30). `retention`: how long ended records are
     kept ("30d", "forever"). `carry`: context variables recorded with each call. `modules`: the top-level
@@ -156,7 +157,7 @@ class Segundo:
         return scope
 
     @property
-    def ledger(self) -> SQLiteLedger:
+    def ledger(self) -> Ledger:
         """The open ledger. Raises LedgerUnavailable before the app has started."""
         if self._runtime is None:
             raise LedgerUnavailable("the ledger is opened when the app starts; it has not")
@@ -341,7 +342,7 @@ class Segundo:
         runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()
         self.settings.log()
-        _tell(f"ledger {runtime.ledger.path}{' (test mode: calls run inline)' if runtime.inline else ''}")
+        _tell(f"ledger {runtime.ledger.name}{' (test mode: calls run inline)' if runtime.inline else ''}")
         return runtime
 
     async def _up(self) -> None:

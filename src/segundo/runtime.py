@@ -22,6 +22,8 @@ from segundo.executors.celery.routes import Routes, Share
 from segundo.executors.embedded import Embedded
 from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
+from segundo.ledger.stores import ledger_at
+from segundo.ledger.written import WrittenLedger
 from segundo.names import Names
 from segundo.outcomes import Outcomes
 from segundo.record import Call, Record, State
@@ -69,8 +71,8 @@ class Runtime:
         self._releasing: list[Record] = []
         self._left = False
 
-    def _make_ledger(self, settings: Settings) -> SQLiteLedger:
-        return SQLiteLedger(
+    def _make_ledger(self, settings: Settings) -> WrittenLedger:
+        return ledger_at(
             settings.ledger, durability=settings.durability, record_timeout=settings.record_timeout
         )
 
@@ -284,7 +286,7 @@ class InlineRuntime(Runtime):
 
     inline = True
 
-    def _make_ledger(self, settings: Settings) -> SQLiteLedger:
+    def _make_ledger(self, settings: Settings) -> WrittenLedger:
         return SQLiteLedger(MEMORY, durability="normal", record_timeout=settings.record_timeout)
 
     @property

@@ -29,7 +29,7 @@ DEFAULTS: dict[str, object] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`ledger`: a path, or "memory://". `broker`: of Celery's workers; None: there is none.
+    """`ledger`: a path, a server's URL, or "memory://". `broker`: of Celery's workers; None: there is none.
 
     Times are in seconds; with `retention` None records stay for ever."""
 
@@ -83,8 +83,10 @@ def _ledger(value: str | os.PathLike[str]) -> str:
     if text == "memory://":
         return text
     scheme, separator, rest = text.partition("://")
+    if scheme in ("postgresql", "postgres") and separator:
+        return text
     if separator and scheme != "sqlite":
-        raise ValueError("a ledger is a path, sqlite:///path, or memory://")
+        raise ValueError("a ledger is a path, sqlite:///path, postgresql://host/database, or memory://")
     path = rest.removeprefix("/") if separator else text
     return str(Path(path).absolute())
 

@@ -129,6 +129,7 @@ def _live(connection: Connection, barrier: Barrier | None) -> None:
 
 async def _obey(connection: Connection, barrier: Barrier | None) -> None:
     clock = Clock()
+    store: Store | None = None
     ledger: Ledger | None = None
     while True:
         try:
@@ -141,8 +142,11 @@ async def _obey(connection: Connection, barrier: Barrier | None) -> None:
                 barrier.wait(PATIENCE)
             try:
                 if order.method == "open":
-                    ledger = order.args[0].ledger(clock)
+                    store = order.args[0]
+                    ledger = store.ledger(clock)
                     answers.append(await ledger.open())
+                elif order.method == "die":
+                    answers.append(await store.let_die(ledger))
                 elif order.method == "move":
                     answers.append(clock.move(*order.args))
                 else:
@@ -150,5 +154,5 @@ async def _obey(connection: Connection, barrier: Barrier | None) -> None:
             except SegundoError as error:
                 answers.append(error)
         connection.send(answers)
-    if ledger is not None:
-        await ledger.close()
+    if store is not None and ledger is not None:
+        await store.let_die(ledger)  # a thread's end is that of its process, too

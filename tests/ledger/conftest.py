@@ -6,26 +6,42 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.suite import SQLiteStore, Stage, Store
+from tests.ledger.suite import PostgresStore, SQLiteStore, Stage, Store
 
-STORES: dict[str, Callable[[Path], Store]] = {"sqlite": lambda folder: SQLiteStore(folder / "ledger.db")}
+Make = Callable[[], Store]
 
 
-@pytest.fixture(params=STORES)
-def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Store]:
-    """Makes an empty store with each call."""
+def _sqlite(request: pytest.FixtureRequest) -> Make:
+    folder: Path = request.getfixturevalue("tmp_path")
     numbers = count()
 
     def make() -> Store:
-        folder = tmp_path / f"store-{next(numbers)}"
-        folder.mkdir()
-        return STORES[request.param](folder)
+        place = folder / f"store-{next(numbers)}"
+        place.mkdir()
+        return SQLiteStore(place / "ledger.db")
 
     return make
 
 
+def _postgres(request: pytest.FixtureRequest) -> Make:
+    new_url: Callable[[], str] = request.getfixturevalue("new_url")
+    return lambda: PostgresStore(new_url())
+
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], Make]] = {"sqlite": _sqlite, "postgres": _postgres}
+
+
+KINDS = [pytest.param(kind, marks=[pytest.mark.postgres] * (kind == "postgres")) for kind in STORES]
+
+
+@pytest.fixture(params=KINDS)
+def new_store(request: pytest.FixtureRequest) -> Make:
+    """Makes an empty store with each call."""
+    return STORES[request.param](request)
+
+
 @pytest.fixture
-def store(new_store: Callable[[], Store]) -> Store:
+def store(new_store: Make) -> Store:
     return new_store()
 
 

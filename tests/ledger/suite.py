@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import psycopg
+from psycopg.rows import dict_row
+
 from segundo.ledger import Ledger, Settlement
+from segundo.ledger.postgres import PostgresLedger
+from segundo.ledger.postgres.connecting import Place
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.ledger.sqlite.file import Durability
 from segundo.record import Call, Link, Record, State, new_id
@@ -48,6 +53,9 @@ class Store(Protocol):
         """Let the ledger's owners die as by `kill -9`: nothing is said, everything is left."""
         ...
 
+    def bury(self, *owners: str) -> None:
+        """These have died, and long enough ago for everybody to know it."""
+
 
 @dataclass(frozen=True)
 class SQLiteStore:
@@ -63,6 +71,39 @@ class SQLiteStore:
     async def let_die(self, ledger: Ledger) -> None:
         assert isinstance(ledger, SQLiteLedger)
         await ledger.close(dead=True)
+
+    def bury(self, *owners: str) -> None:
+        """The kernel has told everybody."""
+
+
+@dataclass(frozen=True)
+class PostgresStore:
+    """`url`: of its schema. Nobody here waits until a lease runs out: who is dead, the tests say."""
+
+    url: str
+
+    def ledger(self, clock: Callable[[], float]) -> PostgresLedger:
+        return PostgresLedger(self.url, clock=clock, patience=0)
+
+    def records(self) -> dict[str, Record]:
+        with self._connect() as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            return {row["id"]: _record(row) for row in cursor.execute("SELECT * FROM records").fetchall()}
+
+    async def let_die(self, ledger: Ledger) -> None:
+        assert isinstance(ledger, PostgresLedger)
+        owners = ledger.owners
+        await ledger.close(dead=True)
+        self.bury(*owners)
+
+    def bury(self, *owners: str) -> None:
+        with self._connect() as connection:
+            connection.execute(
+                "UPDATE workers SET lease_until = '-infinity' WHERE id = ANY (%s)", (list(owners),)
+            )
+
+    def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        return Place.at(self.url).connect()
 
 
 def _record(row: dict[str, Any]) -> Record:

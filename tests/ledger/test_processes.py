@@ -32,6 +32,7 @@ async def test_what_a_killed_process_ran_and_held_is_taken_over(stage: Stage, wo
     (held,) = worker.do("record", [call(held=True)], owner="worker")
     assert await stage.ledger.rescue() == []
     worker.kill()
+    stage.store.bury("worker")
     rescued = {record.id: record for record in await stage.ledger.rescue()}
     assert {id: (record.state, record.crashes) for id, record in rescued.items()} == {
         task.id: (State.QUEUED, 1),
@@ -49,6 +50,7 @@ async def test_what_a_stopping_process_left_when_it_was_killed_counts_no_crash(
     worker.do("leave", "worker")
     assert await stage.ledger.rescue() == []  # it still runs them
     worker.kill()
+    stage.store.bury("worker")
     rescued = {record.id: record for record in await stage.ledger.rescue()}
     assert (rescued[task.id].state, rescued[task.id].crashes) == (State.QUEUED, 0)
     assert (rescued[plain.id].state, rescued[plain.id].reason) == (State.FAILED, "WorkerLost")
@@ -62,6 +64,7 @@ async def test_what_an_orderly_stop_could_not_finish_is_taken_over_without_a_cra
     worker.do("close")
     assert await stage.ledger.rescue() == []  # a thread of it may still be at work
     worker.stop()
+    stage.store.bury("worker")
     (rescued,) = await stage.ledger.rescue()
     assert (rescued.id, rescued.state, rescued.crashes) == (record.id, State.QUEUED, 0)
 
@@ -75,6 +78,7 @@ async def test_a_living_process_keeps_what_it_has_while_another_is_killed(
         (held,) = neighbour.do("record", [call(held=True)], owner="neighbour")
         (running,) = neighbour.do("claim", "neighbour", ids=[(await stage.queued(crash_limit=3)).id], limit=1)
         worker.kill()
+        stage.store.bury("worker")
         assert [record.id for record in neighbour.do("rescue")] == [lost.id]
         assert await stage.ledger.rescue() == []
         assert [stage.now_is(record) for record in (held, running)] == [held, running]
@@ -93,5 +97,6 @@ async def test_a_request_cut_short_by_a_kill_is_there_as_a_whole_or_not_at_all(
     whole = [calls for calls in requests if all(one.id in recorded for one in calls)]
     assert 3 * len(whole) == len(recorded) < 3 * len(requests)
     assert whole == requests[: len(whole)]
+    stage.store.bury("worker")
     await stage.ledger.rescue()
     assert {record.state for record in stage.records().values()} == {State.QUEUED}

@@ -60,7 +60,7 @@ class Race:
 def race(stage: Stage, pair: tuple[Actor, Actor]) -> Iterator[Race]:
     yield Race(stage, *pair)
     for actor in pair:
-        actor.do("close")
+        actor.do("die")
 
 
 def order(method: str, *args: Any, **kwargs: Any) -> Order:

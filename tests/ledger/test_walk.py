@@ -1,20 +1,16 @@
 """A random life of a ledger: whatever is done in whatever order, nothing happens that is not in the table."""
 
 import random
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segundo.ledger import Ledger
 from segundo.record import LIVE, TERMINAL, Call, Record, State
-from tests.ledger.conftest import STORES
 from tests.ledger.law import check_the_table
-from tests.ledger.suite import Stage, after, call, settlement
+from tests.ledger.suite import Stage, Store, after, call, settlement
 
 STEPS = st.lists(st.integers(0, 2**32 - 1), min_size=5, max_size=50)  # each the seed of one step
 
@@ -170,17 +166,17 @@ def check_the_whole(records: dict[str, Record]) -> None:
             assert record.reason is not None
 
 
-@pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_nothing_ever_happens_that_is_not_in_the_table(kind: str, steps: list[int]) -> None:
+def test_nothing_ever_happens_that_is_not_in_the_table(
+    new_store: Callable[[], Store], steps: list[int]
+) -> None:
     async def live() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            async with Stage.on(STORES[kind](Path(folder))) as stage:
-                walk = Walk(stage, await stage.another("other"))
-                for seed in steps:
-                    await walk.step(seed)
-                await run_to_the_end(stage)
+        async with Stage.on(new_store()) as stage:
+            walk = Walk(stage, await stage.another("other"))
+            for seed in steps:
+                await walk.step(seed)
+            await run_to_the_end(stage)
 
     anyio.run(live)
 

@@ -75,7 +75,7 @@ def test_a_retention_may_be_a_timedelta_or_seconds() -> None:
 
 
 BAD = [
-    ("ledger", "postgresql://host/db"),
+    ("ledger", "mysql://host/db"),
     ("ledger", "memory://shared"),
     ("concurrency", "-1"),
     ("concurrency", "many"),

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from segundo.cli import doctor as doctors
-from segundo.cli import records
+from segundo.cli import migrations, records
 from segundo.cli import worker as workers
-from segundo.cli.place import ledger_at
+from segundo.cli.place import ledger_at, place_of
 from segundo.record import State
 
 ABOUT = """
@@ -173,3 +173,12 @@ def prune(
 ) -> None:
     """Delete ended records that are past their retention; a running app does so by itself."""
     records.prune(ledger_at(ledger), older_than)
+
+
+@commands.command(rich_help_panel=ACT)
+def migrate(ledger: Ledger = None) -> None:
+    """Make the tables of a ledger on a server, or bring them up to date.
+
+    An app does so itself when it starts, if its role may. A second call finds nothing to do.
+    """
+    typer.echo(migrations.migrate(place_of(ledger)))

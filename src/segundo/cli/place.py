@@ -22,6 +22,14 @@ def ledger_at(option: str | None) -> Path:
     return Path(named)
 
 
+def place_of(option: str | None) -> str:
+    """The same, where it may be a server's URL, too."""
+    named = settings({"ledger": option}).ledger
+    if named == MEMORY:
+        raise ConfigurationError(f"{MEMORY} is inside the process that made it; name a file or a server")
+    return named
+
+
 def change(path: Path, act: Callable[[SQLiteLedger], Awaitable[T]]) -> T:
     """Open the ledger as a writer, beside the app's own, and `act`. The file must exist: see `Visitor`."""
     return asyncio.run(_change(path, act))

@@ -125,6 +125,7 @@ class RecordCalls(Change[list[Record]]):
             record, links = _ended(new, "Duplicate", tx.now)._replace(same_as=live), []
         # Links lead from what is new to what is there, so none is ever part of a circle
         # (test_a_call_that_is_recorded_again_waits_for_nothing_new).
+        tx.queued = tx.queued or record.state is State.QUEUED
         if tx.run(tx.sql.INSERT, record).rowcount:
             for link in links:
                 tx.run(tx.sql.LINK, (link.before, record.id, link.on_failure))
@@ -211,6 +212,7 @@ class Release(Change[None]):
         self.owner = owner
 
     def apply(self, tx: Transaction) -> None:
+        tx.queued = True
         tx.hold(self.ids)  # the links to it are to be those of this moment
         tx.run(tx.sql.RELEASE, (tx.now, json.dumps(self.ids), self.owner))
 
@@ -233,6 +235,7 @@ class Cancel(Change[Record]):
         self.id = id
 
     def apply(self, tx: Transaction) -> Record:
+        tx.hold([self.id])  # it shall not begin, nor end, in between
         ended = tx.cancelled([self.id], "Cancelled")
         if ended:
             tx.run(tx.sql.FORGET_LINKS, (json.dumps(ended),))

@@ -46,6 +46,7 @@ class Settle(Change[list[bool]]):
             state = _settle(tx, settlement)
             if state is not None:
                 settled.add(place)
+                tx.queued = tx.queued or state == State.QUEUED
                 ended += [settlement.id] if State(state).terminal else []
         tx.ended(ended)
         places = iter(range(len(settlements)))

@@ -47,6 +47,7 @@ class Transaction(ABC):
         self.ending = False  # it is being committed: from here on a failure may be a success
         self.freed = False  # something became claimable that nobody in this process knows of
         self.asked = False  # a cancel of what runs was asked for: its process, whichever it is, is to be told
+        self.queued = False  # something became claimable that who asked for it knows of, and nobody else
         self._afterwards: list[Callable[[], None]] = []
         self._if_undone: list[Callable[[], None]] = []
 
@@ -80,6 +81,11 @@ class Transaction(ABC):
     def has_links(self) -> bool:
         """Whether any record may wait for another."""
         return True
+
+    @property
+    def claimable(self) -> bool:
+        """Whether other processes have something to look for."""
+        return self.freed or self.queued
 
     # What follows it
 

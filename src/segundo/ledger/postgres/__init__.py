@@ -1,0 +1,176 @@
+"""The ledger in a PostgreSQL database: any number of hosts and processes."""
+
+import asyncio
+import functools
+import os
+import secrets
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeVar
+
+import psycopg
+
+from segundo.errors import LedgerUnusable
+from segundo.ledger import workers as processes
+from segundo.ledger.postgres.bell import CANCELS, CHANGED, CLAIMABLE, Bell, Words
+from segundo.ledger.postgres.connecting import Connect, Connection, Place
+from segundo.ledger.postgres.contact import Contact
+from segundo.ledger.postgres.migrations import migrate
+from segundo.ledger.postgres.reader import Reader
+from segundo.ledger.postgres.transaction import ServerTransaction
+from segundo.ledger.postgres.workers import LEASE, Worker, Workers
+from segundo.ledger.postgres.writer import Writer
+from segundo.ledger.refused import Refused
+from segundo.ledger.watching import Glance
+from segundo.ledger.written import WrittenLedger
+from segundo.record import Record, State
+
+T = TypeVar("T")
+
+
+class PostgresLedger(WrittenLedger):
+    """Records in one database, written by one session of each process with group commit. See
+    `segundo.ledger.Ledger` for each method.
+
+    `url`: "postgresql://user@host/database?schema=segundo". `durability`: "full" (a commit is on the server's
+    disk, and its synchronous standbys', before it returns) or "normal" (a crash of the server may take the
+    last commits). `record_timeout`: seconds that a request waits for its records. `clock`: unix seconds, for
+    tests; None: the server's. `lease`: seconds that a process lives from its last word. `patience`: seconds
+    of unbroken contact before it takes over from the dead; None: a lease. `connect`: makes the session that
+    writes, here a fault can be put in.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: Literal["full", "normal"] = "full",
+        record_timeout: float = 5.0,
+        clock: Callable[[], float] | None = None,
+        lease: float = LEASE,
+        patience: float | None = None,
+        connect: Connect | None = None,
+    ) -> None:
+        self.place = Place.at(url)
+        super().__init__(str(self.place), record_timeout)
+        self._durability = durability
+        self._clock = clock
+        self._lease = lease
+        self._patience = lease if patience is None else patience
+        self._connect = connect or functools.partial(self.place.connect, synchronous=durability == "full")
+
+    # Life
+
+    def _open(self) -> None:
+        try:
+            connection = self._connect()
+        except psycopg.Error as error:
+            raise LedgerUnusable(f"ledger {self.place} cannot be opened: {error}") from error
+        try:
+            migrate(connection, self.place)
+        except psycopg.Error as error:
+            connection.close()
+            raise LedgerUnusable(f"ledger {self.place} cannot be opened: {error}") from error
+        except BaseException:
+            connection.close()
+            raise
+        self._refused = Refused()
+        self._workers = Workers(self._lease)
+        self._writer = self._new_writer(connection)
+        self._reader = Reader(self.place)
+        self._bell = Bell(
+            functools.partial(self.place.connect, synchronous=False),
+            channel=self.place.schema,
+            me=secrets.token_hex(8),
+            heard=self._heard,
+        )
+        self._writer.start()
+        self._bell.start()
+        self._bell.listening.wait(self.record_timeout)
+
+    def _new_writer(self, connection: Connection) -> Writer:
+        return Writer(
+            connection,
+            connect=self._connect,
+            refused=self._refused,
+            workers=self._workers,
+            contact=Contact(self._lease),
+            patience=self._patience,
+            clock=self._clock,
+            committed=self._committed,
+            answered=self._answered,
+        )
+
+    def _close(self, dead: bool) -> None:
+        while self._left:
+            owner = self._left.pop()
+            self._writer.post([(processes.Go(owner), functools.partial(self._gone, owner))])
+        if dead:
+            self._workers.let_die()
+        self._writer.stop()
+        self._writer.join(self.record_timeout)
+        if not self._workers:
+            self._workers.gone.set()
+        self._bell.stop()
+        self._bell.join(self.record_timeout)
+        self._reader.close()
+
+    def _gone(self, owner: str, forgotten: bool | None, error: BaseException | None) -> None:
+        if forgotten:
+            self._workers.drop(owner)
+
+    async def join(self, owner: str) -> None:
+        number = await self._change(processes.Join(owner, self._durability))
+        self._workers.add(Worker(number, owner, socket.gethostname(), os.getpid(), self._durability))
+
+    @property
+    def owners(self) -> list[str]:
+        """Who of this process is kept alive."""
+        return self._workers.ids
+
+    # In the threads of the writer and of the bell
+
+    def _committed(self, tx: ServerTransaction) -> None:
+        words = {CHANGED: True, CLAIMABLE: tx.claimable, CANCELS: tx.asked}
+        self._bell.ring(frozenset(word for word, said in words.items() if said))
+        if tx.freed:
+            self._changed()
+        if tx.asked:
+            self._asked()
+
+    def _heard(self, words: Words) -> None:
+        if CANCELS in words:
+            self._asked()
+        if CLAIMABLE in words:
+            self._changed()
+        elif self._watch is not None:
+            self._watch.wake()
+
+    # Reads
+
+    async def select(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        state: State | None = None,
+        limit: int = 100,
+        before: str | None = None,
+    ) -> Sequence[Record]:
+        return await self._read(lambda: self._reader.select(ids=ids, state=state, limit=limit, before=before))
+
+    async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        return await self._read(lambda: self._reader.waits_for(ids))
+
+    async def _glance(self, ids: Sequence[str]) -> Sequence[Glance]:
+        return await self._read(lambda: self._reader.glance(ids))
+
+    async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
+        due = await self._read(lambda: self._reader.next_due(queues, but))
+        if due is None:
+            return None
+        run_at, now = due
+        return max(0.0, run_at - (now if self._clock is None else self._clock()))
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._reader.threads, read)

@@ -1,0 +1,35 @@
+"""Which store a setting names: a file, or a database on a server, whose driver is loaded on first use."""
+
+from importlib import import_module
+from typing import Literal
+
+from segundo.errors import ConfigurationError
+from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.written import WrittenLedger
+
+SERVERS = ("postgresql://", "postgres://")
+
+
+def on_a_server(ledger: str) -> bool:
+    return ledger.startswith(SERVERS)
+
+
+def ledger_at(ledger: str, *, durability: Literal["full", "normal"], record_timeout: float) -> WrittenLedger:
+    """The ledger that a setting names; nothing is opened yet. Raises ConfigurationError without a driver."""
+    if not on_a_server(ledger):
+        return SQLiteLedger(ledger, durability=durability, record_timeout=record_timeout)
+    need_driver()
+    from segundo.ledger.postgres import PostgresLedger
+
+    return PostgresLedger(ledger, durability=durability, record_timeout=record_timeout)
+
+
+def need_driver() -> None:
+    """Raises ConfigurationError if what PostgreSQL needs is not installed."""
+    try:
+        for module in ("psycopg", "psycopg_pool"):
+            import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(
+            f'a ledger on PostgreSQL needs its driver ({error}): pip install "segundo[postgres]"'
+        ) from error
