@@ -109,10 +109,12 @@ class Segundo:
         maker = caller.f_globals.get("__name__", "__main__")
         self._state: Mapping[str, Any] = {}  # what the lifespan yields
         self._dependencies = Dependencies(app, lambda: self._state)
+        self._routes = Routes(queues or {}, self.settings.broker)
         self._names = Names(
             [maker] if modules is None else modules,
             only=modules is not None,
             check=self._dependencies.check,
+            others=self._routes.existing,
         )
         self._carry = dict(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
@@ -137,7 +139,6 @@ class Segundo:
             down=self._close,
         )
         self._entrance = asgi.put_around(app, edge)
-        self._routes = Routes(queues or {}, self.settings.broker)
         self._routes.serve(Host(self._entrance, become=self._run_by_message, take=self._take))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from segundo.errors import UnknownTask
 from segundo.task import Task, check_body, declared, import_name, plain, registered
@@ -26,14 +26,30 @@ _LIBRARIES = tuple(
 NO_FUNCTION = "it is not a function of a module"
 
 
+class Others(Protocol):
+    """Tasks of another kind than functions."""
+
+    def of(self, function: object) -> Task | None: ...
+    def named(self, name: str) -> Task | None: ...
+
+
 class Names:
     """The functions that one app offers. `modules`: the top-level names of its own packages and modules.
 
-    `check`: called with each task when it is first offered, may raise what speaks against it.
+    `others`: tasks of another kind, which its Celery apps have. `check`: called with each task when it is
+    first offered, may raise what speaks against it.
     """
 
-    def __init__(self, modules: Iterable[str], *, check: Callable[[Task], None], only: bool = False) -> None:
+    def __init__(
+        self,
+        modules: Iterable[str],
+        *,
+        check: Callable[[Task], None],
+        only: bool = False,
+        others: Others | None = None,
+    ) -> None:
         self._check = check
+        self._others = others
         self._roots = frozenset(import_name(module).partition(".")[0] for module in modules)
         self._only = only
         self._own: dict[str, bool] = {}
@@ -51,7 +67,7 @@ class Names:
             return NO_FUNCTION
         if known is not None:
             return known
-        task = declared(function) or self._examine(function)
+        task = declared(function) or self._other(function) or self._examine(function)
         if isinstance(task, Task):
             self._check(task)
             self._by_function[function] = task
@@ -65,7 +81,7 @@ class Names:
         return task
 
     def _find(self, name: str) -> Task:
-        task = registered(name)
+        task = registered(name) or (None if self._others is None else self._others.named(name))
         if task is not None:
             return task
         module, colon, qualname = name.partition(":")
@@ -80,6 +96,9 @@ class Names:
                 "old name with @task(name=…)"
             )
         return task
+
+    def _other(self, function: Callable[..., Any]) -> Task | None:
+        return None if self._others is None else self._others.of(function)
 
     def _examine(self, function: Callable[..., Any]) -> Task | str:
         check_body(function)

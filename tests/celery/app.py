@@ -28,6 +28,12 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
 app = FastAPI(lifespan=lifespan)
 segundo = Segundo(app)
 celery = segundo.celery
+if "VISIBILITY" in os.environ:
+    celery.conf.broker_transport_options = {
+        "visibility_timeout": float(os.environ["VISIBILITY"]),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+    }
 
 
 async def connection(request: Request) -> AsyncGenerator[str]:
@@ -88,6 +94,16 @@ async def forever(name: str) -> None:
         say("cleaned", name)
 
 
+@task(queue="emails", priority=1)
+def calm(name: str) -> None:
+    say("calm", name)
+
+
+@task(queue="emails", priority=9)
+def urgent(name: str) -> None:
+    say("urgent", name)
+
+
 @task(queue="emails", timeout=0.2)
 async def too_long(name: str) -> None:
     await asyncio.sleep(60)
@@ -95,7 +111,7 @@ async def too_long(name: str) -> None:
 
 TASKS = {
     function.__name__: function
-    for function in (plain, waits, twice, until, injected, forever, fails, too_long)
+    for function in (calm, urgent, plain, waits, twice, until, injected, forever, fails, too_long)
 }
 
 

@@ -58,7 +58,7 @@ def broker(request: pytest.FixtureRequest) -> Service:
 
 def empty(service: Service) -> None:
     with Connection(service.url()) as connection:
-        for queue in QUEUES:
+        for queue in (*QUEUES, "celery"):
             with suppress(NotFound), connection.channel() as channel:
                 deleting: Any = channel
                 deleting.queue_delete(queue)

@@ -24,10 +24,14 @@ class CeleryWorker:
     """`celery -A main:celery worker` in a process group of its own. A context manager."""
 
     def __init__(
-        self, *options: str, target: str = "main:celery", env: Mapping[str, str] | None = None
+        self,
+        *options: str,
+        target: str = "main:celery",
+        queues: Sequence[str] = QUEUES,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._command = [
-            *(sys.executable, "-m", "celery", "-A", target, "worker", "-Q", ",".join(QUEUES)),
+            *(sys.executable, "-m", "celery", "-A", target, "worker", "-Q", ",".join(queues)),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", *options),
         ]
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}

@@ -1,6 +1,7 @@
 """Which queues go where, what is refused when the app is made, and what is set on Celery apps."""
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,11 @@ from celery import Celery
 from fastapi import FastAPI
 
 import segundo.celery
-from segundo import Segundo
+from segundo import Segundo, task
 from segundo.errors import ConfigurationError
 from segundo.executors.celery.apps import RUN, hurting
 from segundo.executors.celery.routes import Routes, Share
+from tests.support import ROOT
 
 BROKER = "redis://127.0.0.1:1/0"  # nothing in here connects
 
@@ -124,3 +126,21 @@ def test_the_celery_app_is_found_by_the_name_of_the_app(
         segundo.celery.app  # noqa: B018  # a property of the module
     monkeypatch.setenv("SEGUNDO_APP", "shop_on_celery:app")
     assert RUN in segundo.celery.app.tasks
+
+
+def test_the_examples_of_the_page_make_apps() -> None:
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "celery.md").read_text(), re.DOTALL)
+    assert len(examples) == 3
+    for lines in (examples[0], *examples[1].splitlines(), examples[2]):
+        exec(lines, {"__name__": "shop", "Segundo": Segundo, "app": FastAPI(), "celery_app": Celery()})
+
+
+def test_a_function_with_task_can_be_made_a_celery_task_too() -> None:
+    celery = Celery()
+    assert celery.task(name="square")(square).run(3) == 9
+    assert square(3) == 9
+
+
+@task
+def square(number: int) -> int:
+    return number * number

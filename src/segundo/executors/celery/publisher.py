@@ -18,11 +18,16 @@ class BrokerUnavailable(Exception):
 
 
 class Publisher:
-    """Publishes for one Celery app. `patience`: seconds for each step of the broker's, and for each batch."""
+    """Publishes for one Celery app.
 
-    def __init__(self, celery: Any, *, patience: float) -> None:
+    `patience`: seconds for each step of the broker's, and for each batch. `full`: so many messages in a queue
+    are enough; while nobody takes them, no more are published.
+    """
+
+    def __init__(self, celery: Any, *, patience: float, full: int) -> None:
         self._celery = celery
         self._patience = patience
+        self._full = full
         self._link: Link | None = None
 
     def reach(self) -> str:
@@ -33,8 +38,16 @@ class Publisher:
         return str(self._safely(lambda link: link.ask()))
 
     def send(self, records: Sequence[Record]) -> None:
-        """Publish a message about each; all are in the broker on return. Raises BrokerUnavailable."""
-        self._safely(lambda link: link.send(records))
+        """Publish a message about each; the broker has them on return. Raises BrokerUnavailable.
+
+        Of a queue that is full none: what is published again each minute must not pile up there while no
+        worker is at work (test_messages_do_not_pile_up_while_nobody_takes_them).
+        """
+        self._safely(lambda link: link.send(self._wanted(link, records)))
+
+    def _wanted(self, link: "Link", records: Sequence[Record]) -> Sequence[Record]:
+        full = {queue for queue in {record.queue for record in records} if link.depth(queue) >= self._full}
+        return [record for record in records if record.queue not in full] if full else records
 
     def close(self) -> None:
         link, self._link = self._link, None
@@ -61,7 +74,6 @@ class Link(ABC):
         self._patience = patience
         self._channel = connection.default_channel
         self._producer = celery.amqp.Producer(self._channel, auto_declare=False)
-        self._queues: dict[str, Any] = {}
 
     @staticmethod
     @abstractmethod
@@ -71,6 +83,10 @@ class Link(ABC):
     @abstractmethod
     def ask(self) -> str:
         """Wait for any answer, and say which run of the broker gave it."""
+
+    @abstractmethod
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue, which is made if it is not there."""
 
     @abstractmethod
     def priority(self, record: Record) -> int:
@@ -84,7 +100,6 @@ class Link(ABC):
         self._connection.close()
 
     def _publish(self, record: Record, **options: Any) -> None:
-        queue = self._queues.get(record.queue) or self._declare(record.queue)
         message = self._celery.amqp.as_task_v2(
             record.id,
             RUN,
@@ -96,8 +111,10 @@ class Link(ABC):
         )
         self._producer.publish(
             message.body,
-            exchange=queue.exchange,
-            routing_key=queue.routing_key,
+            # To the queue by its name. Through an exchange it would be dropped by a broker that has forgotten
+            # the binding (test_a_broker_that_is_killed_while_workers_are_busy_loses_nothing).
+            exchange="",
+            routing_key=self._celery.amqp.queues[record.queue].name,
             serializer="json",
             headers=message.headers,
             priority=self.priority(record),
@@ -105,12 +122,6 @@ class Link(ABC):
             **options,
             **message.properties,
         )
-
-    def _declare(self, name: str) -> Any:
-        queue = self._celery.amqp.queues[name]
-        queue(self._channel).declare()
-        self._queues[name] = queue
-        return queue
 
 
 class Amqp(Link):
@@ -133,6 +144,11 @@ class Amqp(Link):
     def ask(self) -> str:
         self._channel.basic_qos(0, 1, False)  # the cheapest question that is answered
         return self._run
+
+    def depth(self, queue: str) -> int:
+        declared = self._celery.amqp.queues[queue](self._channel)
+        declared.declare()  # for each batch: it may have been deleted, or forgotten
+        return int(self._channel.queue_declare(declared.name, passive=True).message_count)
 
     def priority(self, record: Record) -> int:
         return record.priority
@@ -169,6 +185,9 @@ class Redis(Link):
 
     def ask(self) -> str:
         return str(self._channel.client.info("server")["run_id"])
+
+    def depth(self, queue: str) -> int:
+        return int(self._channel.queue_declare(self._celery.amqp.queues[queue].name).message_count)
 
     def priority(self, record: Record) -> int:
         return HIGHEST - record.priority  # there, 0 comes first

@@ -39,7 +39,7 @@ class Relay:
         self._share = route.share
         self._pause = pause
         self._threads = Threads(1, name="segundo-relay")
-        self._publisher = Publisher(route.celery, patience=PATIENCE)
+        self._publisher = Publisher(route.celery, patience=PATIENCE, full=WINDOW)
         self._work: list[asyncio.Task[None]] = []
         self._woken = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None

@@ -1,11 +1,12 @@
 """Which queues are run by which Celery app, and which in the processes of the app itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from segundo.errors import ConfigurationError
 from segundo.executors.celery.apps import check_app, make_app
+from segundo.executors.celery.existing import Existing
 from segundo.executors.celery.host import Host
 
 EMBEDDED = "embedded"
@@ -51,6 +52,11 @@ class Routes:
         self._rest = None if broker is None else make_app(broker)
 
     @property
+    def existing(self) -> Existing:
+        """The tasks that these Celery apps have already."""
+        return Existing((route.celery, route.share.__contains__) for route in self)
+
+    @property
     def celeries(self) -> Sequence[Any]:
         """Every Celery app, that of `broker` first."""
         named = [celery for celery, _ in self._by_app.values()]
@@ -81,7 +87,7 @@ class Routes:
     def _sent(self) -> tuple[str, ...]:
         return tuple(queue for _, queues in self._by_app.values() for queue in queues)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Route]:
         for celery, queues in self._by_app.values():
             yield Route(celery, Share(tuple(queues)))
         if self._rest is not None:

@@ -1,0 +1,152 @@
+"""Brokers that are down, frozen, restarted, forgetful, or send twice: nobody notices, and nothing is lost."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from kombu import Connection
+
+from segundo.executors.celery.apps import make_app
+from segundo.executors.celery.publisher import Publisher
+from segundo.ledger.sqlite import SQLiteLedger
+from segundo.record import Record
+from tests.celery.stage import CeleryWorker, Stage
+from tests.ledger import suite as ledgers
+from tests.support import wait_until
+
+PATIENCE = 30
+
+
+def test_calls_wait_for_a_broker_that_is_down_and_go_out_when_it_is_back(stage: Stage) -> None:
+    with CeleryWorker("-c", "2"):
+        (before,) = stage.add("plain", "before")
+        wait_until(lambda: stage.ended([before]), PATIENCE)
+        stage.broker.stop()
+        stage.add("plain", "meanwhile", count=3)
+        wait_until(lambda: "calls wait in the ledger" in stage.server.output(), PATIENCE)
+        assert stage.states() == {"succeeded": 1, "queued": 1, "waiting": 2}
+        stage.broker.start()
+        wait_until(stage.ended, PATIENCE)
+    assert stage.said("plain", "meanwhile") == 3
+
+
+def test_a_broker_that_is_killed_and_has_forgotten_everything_loses_nothing(stage: Stage) -> None:
+    """Its messages were confirmed, and its records are leased for a minute."""
+    ids = stage.add("until", "go", count=5)
+    Path("go").touch()
+    wait_until(lambda: all(stage.record(id)["published_until"] for id in ids), PATIENCE)
+    stage.broker.stop(signal.SIGKILL)
+    stage.broker.start()
+    with CeleryWorker("-c", "2"):
+        wait_until(stage.ended, PATIENCE)
+    assert stage.states() == {"succeeded": 5}
+    assert stage.said("begins", "go") == 5
+
+
+def test_a_broker_that_is_killed_while_workers_are_busy_loses_nothing(stage: Stage) -> None:
+    with CeleryWorker("-c", "2") as worker:
+        ids = stage.add("until", "go", count=4)
+        wait_until(lambda: stage.said("begins", "go") == 2, PATIENCE)
+        stage.broker.stop(signal.SIGKILL)
+        stage.broker.start()
+        Path("go").touch()
+        wait_until(stage.ended, 60)
+        assert stage.said("begins", "go") == len(ids), worker.output()
+    assert stage.states() == {"succeeded": 4}
+
+
+def test_a_broker_that_drops_every_packet_holds_up_no_request(stage: Stage) -> None:
+    stage.add("plain", "before")
+    wait_until(lambda: any(row["published_until"] for row in stage.records().values()), PATIENCE)
+    stage.broker.signal(signal.SIGSTOP)
+    try:
+        stage.add("plain", "first")  # its publishing is what waits
+        slowest = asyncio.run(slowest_of(f"{stage.server.url}/plain/meanwhile", 50))
+        assert slowest < 4  # the broker has 5 s for each step: no request waited for one
+    finally:
+        stage.broker.signal(signal.SIGCONT)
+    with CeleryWorker("-c", "2"):
+        wait_until(stage.ended, PATIENCE)
+    assert stage.said("plain", "meanwhile") == 50
+
+
+async def slowest_of(url: str, count: int) -> float:
+    async with httpx.AsyncClient(timeout=30) as client:
+
+        async def took() -> float:
+            begin = time.perf_counter()
+            (await client.post(url)).raise_for_status()
+            return time.perf_counter() - begin
+
+        return max([await took() for _ in range(count)])
+
+
+def test_messages_that_come_many_times_and_late_run_once(stage: Stage) -> None:
+    (id,) = stage.add("plain", "once")
+    again(stage, id, 5)
+    with CeleryWorker("-c", "2") as worker:
+        wait_until(lambda: worker.output().count(f"main:plain[{id}] received") == 6, PATIENCE)
+        wait_until(stage.ended, PATIENCE)
+        again(stage, id, 2)
+        wait_until(lambda: worker.output().count(f"main:plain[{id}] received") == 8, PATIENCE)
+    assert stage.said("plain", "once") == 1
+    assert stage.record(id)["claim"] == 1
+
+
+def again(stage: Stage, id: str, times: int) -> None:
+    """The broker delivers a message again."""
+
+    async def found() -> list[Record]:
+        ledger = SQLiteLedger(Path("segundo.db"))
+        await ledger.open()
+        try:
+            return list(await ledger.select(ids=[id]))
+        finally:
+            await ledger.close()
+
+    publisher = Publisher(make_app(stage.broker.url()), patience=5, full=1000)
+    publisher.send(asyncio.run(found()) * times)
+    publisher.close()
+
+
+async def test_messages_do_not_pile_up_while_nobody_takes_them(stage: Stage) -> None:
+    async with ledgers.Stage.on(ledgers.SQLiteStore(Path("another.db"))) as ledger:
+        records = [await ledger.queued() for _ in range(6)]
+    publisher = Publisher(make_app(stage.broker.url()), patience=5, full=10)
+    for _ in range(5):
+        publisher.send(records)
+    publisher.close()
+    with Connection(stage.broker.url()) as connection:
+        assert connection.default_channel.queue_declare("default", passive=True).message_count == 12
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_message_that_comes_again_while_its_task_runs_is_dropped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis gives out again what is not acknowledged within its visibility timeout."""
+    monkeypatch.setenv("VISIBILITY", "1")
+    with CeleryWorker("-c", "2") as worker:
+        (id,) = stage.add("until", "go")
+        wait_until(lambda: worker.output().count(f"main:until[{id}] received") > 1, 60)
+        Path("go").touch()
+        wait_until(stage.ended, PATIENCE)
+    assert (stage.said("begins", "go"), stage.record(id)["claim"]) == (1, 1)
+
+
+def test_urgent_records_overtake_in_the_broker_too(stage: Stage) -> None:
+    with CeleryWorker("-c", "1", "--pool", "solo"):
+        stage.add("until", "go")
+        wait_until(lambda: stage.said("begins", "go"), PATIENCE)
+        stage.add("calm", "calm")
+        stage.add("urgent", "urgent")
+        wait_until(
+            lambda: sum(bool(row["published_until"]) for row in stage.records().values()) == 3, PATIENCE
+        )
+        Path("go").touch()
+        wait_until(stage.ended, PATIENCE)
+    spoken = [event[1] for event in stage.events() if event[1] in ("calm", "urgent")]
+    assert spoken == ["urgent", "calm"]
