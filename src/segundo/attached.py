@@ -11,6 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from segundo.background import HasScope
 from segundo.edge import MADE, OVER, desk_of
+from segundo.errors import ConfigurationError
 from segundo.record import Call, Record
 from segundo.request import Desk, Keeper, Phase, RequestTasks, logger
 
@@ -34,6 +35,7 @@ class AttachedTasks(RequestTasks):
         made: list[Any] = scope[MADE]
         if OVER in made:
             raise RuntimeError("BackgroundTasks(request): this request is over; await seg.submit(…) instead")
+        _check_on_loop()
         desk: Place = desk_of(scope)
         super().__init__(desk, desk.keeper(scope), live=scope["type"] == "websocket")
         self._begun = False
@@ -96,6 +98,17 @@ class AttachedTasks(RequestTasks):
         if self._flushing is not None:
             await asyncio.wait([self._flushing])  # it may be recording another
         await self._take_back()
+
+
+def _check_on_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError as error:
+        raise ConfigurationError(
+            "BackgroundTasks(request) is for `async def`, which can await tasks.recorded(response): make "
+            "this endpoint `async def` and await starlette.concurrency.run_in_threadpool(…) for what blocks in "
+            "it; an endpoint of FastAPI takes tasks: BackgroundTasks as a parameter"
+        ) from error
 
 
 class Starting:

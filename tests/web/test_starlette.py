@@ -595,6 +595,39 @@ async def test_a_request_that_is_over_takes_no_calls() -> None:
             BackgroundTasks(kept[0])
 
 
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+async def test_a_def_endpoint_is_told_what_to_do_instead(kind: Any) -> None:
+    def endpoint(request: Request) -> Response:
+        with pytest.raises(ConfigurationError, match="make this endpoint `async def`"):
+            BackgroundTasks(request)
+        return Response()
+
+    app = kind(routes=[Route("/", endpoint)])
+    Segundo(app)
+    async with running(app) as client:
+        assert (await client.get("/")).status_code == 200
+
+
+async def test_a_def_endpoint_adds_calls_to_tasks_that_middleware_made() -> None:
+    async def makes(request: Request, call_next: Any) -> Response:
+        request.state.tasks = BackgroundTasks(request)
+        response: Response = await call_next(request)
+        return await cast("BackgroundTasks", request.state.tasks).recorded(response)
+
+    def endpoint(request: Request) -> Response:
+        request.state.tasks.add_task(note, "of a def")
+        return Response()
+
+    app = Starlette(
+        routes=[Route("/", endpoint)], middleware=[Middleware(BaseHTTPMiddleware, dispatch=makes)]
+    )
+    Segundo(app)
+    async with running(app) as client:
+        assert (await client.get("/")).status_code == 200
+        await ended(1)
+    assert events() == ["of a def"]
+
+
 async def test_recorded_is_for_responses_and_for_calls_of_a_request() -> None:
     async def endpoint(request: Request) -> Response:
         response: Any = {"ok": True}
