@@ -106,8 +106,8 @@ def _check_on_loop() -> None:
     except RuntimeError as error:
         raise ConfigurationError(
             "BackgroundTasks(request) is for `async def`, which can await tasks.recorded(response): make "
-            "this endpoint `async def` and await starlette.concurrency.run_in_threadpool(…) for what blocks in "
-            "it; an endpoint of FastAPI takes tasks: BackgroundTasks as a parameter"
+            "this endpoint `async def` and await starlette.concurrency.run_in_threadpool(…) for what blocks "
+            "in it; an endpoint of FastAPI takes tasks: BackgroundTasks as a parameter"
         ) from error
 
 
