@@ -68,6 +68,22 @@ def test_a_reader_of_the_page_on_what_is_inside_a_task_gets_what_it_says(tmp_pat
 
 
 @pytest.mark.timeout(120)
+def test_a_reader_of_the_page_on_steering_gets_what_it_says(tmp_path: Path) -> None:
+    with Reader(tmp_path) as reader:
+        reader.play(DOCS / "steering.md")
+        (row,) = ledger_rows(tmp_path / "segundo.db", "SELECT * FROM records WHERE state = 'running'")
+        address = f"http://127.0.0.1:{reader.port('8000')}/tasks/{row['id']}"
+        refused = httpx.post(f"{address}/cancel", headers={"authorization": "Bearer 1"})
+        asked = httpx.post(f"{address}/cancel", headers={"authorization": "Bearer 4711"})
+        assert (refused.status_code, asked.status_code) == (403, 202)
+        wait_until(lambda: httpx.get(address).json()["state"] == "cancelled")
+        assert httpx.get(address).json()["progress"].keys() == {"done", "total"}
+    with Server("own:app", cwd=tmp_path) as server:
+        address = f"{server.url}/tasks/{row['id']}/cancel"
+        assert httpx.post(address, headers={"user": "eve"}).status_code == 403
+
+
+@pytest.mark.timeout(120)
 def test_a_reader_of_the_page_on_dependencies_gets_what_it_says(tmp_path: Path) -> None:
     with Reader(tmp_path) as reader:
         reader.play(DOCS / "dependencies.md")

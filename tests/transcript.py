@@ -194,8 +194,8 @@ class Reader:
         """In the place of an id on the page, one of a record that the command can be used on."""
         if not re.fullmatch(KINDS[0][0], word):
             return word
-        state = {"cancel": "queued"}.get(command, "succeeded")
-        rows = ledger_rows(self.folder / "segundo.db", "SELECT id FROM records WHERE state = ?", state)
+        state = {"cancel": ("queued", "running")}.get(command, ("succeeded",) * 2)
+        rows = ledger_rows(self.folder / "segundo.db", "SELECT id FROM records WHERE state IN (?, ?)", *state)
         return str(rows[0]["id"])
 
     def _compare(self, act: Callable[[], str], printed: str) -> None:

@@ -11,9 +11,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, overload
 
-from fastapi import APIRouter
+from fastapi import APIRouter, params
 from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,7 +31,7 @@ from segundo.handle import Handle, Origin
 from segundo.ledger import Ledger, Settlement
 from segundo.ledger.sqlite import MEMORY
 from segundo.names import Names
-from segundo.record import Call, Record, waits_for
+from segundo.record import Call, Record
 from segundo.request import Keeper, RequestTasks
 from segundo.runtime import InlineRuntime, Runtime, of_tests
 from segundo.settings import settings
@@ -55,10 +54,10 @@ class Segundo:
     `BackgroundTasks(seg)`, and `seg` is what the server runs. Each setting is an argument, else
     SEGUNDO_<NAME>, else its default:
 
-    `ledger`: the file of records (`segundo.db`), or "postgresql://…"; "memory://" for tests.
-    `status`: a prefix, or a router with your own dependencies, for the routes that show records
-    (off). `concurrency`: how many records this process runs at once (64; 0 only records). `durability`:
-    "full", or "normal" (a power loss may take the
+    `ledger`: the file of records (`segundo.db`), or "postgresql://…"; "memory://" for tests. `status`: a
+    prefix, or a router with your own dependencies, for the routes that show records (off). `cancel`:
+    `Depends` on who may cancel by them (nobody). `concurrency`: how many records this process runs at once
+    (64; 0 only records). `durability`: "full", or "normal" (a power loss may take the
     last commits). `record_timeout`: seconds a request waits for its records before it is refused with 503
     (5). `grace`: seconds that running tasks have at shutdown (30). `retention`: how long ended records are
     kept ("30d", "forever"). `carry`: context variables recorded with each call. `modules`: the top-level
@@ -90,6 +89,7 @@ class Segundo:
         broker: str | None = None,
         queues: Mapping[str, Any] | None = None,
         inject: bool = True,
+        cancel: params.Depends | None = None,
     ) -> None:
         asgi.check(app)
         self.app = app
@@ -122,7 +122,7 @@ class Segundo:
         self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._testing = False
         self._watched = False
-        self._status = None if status is None else Status(status, self._find, self._waits_for)
+        self._status = Status.of(status, self._started, cancel=cancel)
         if self._status is not None:
             asgi.add_routes(app, self._status.router)
         if isinstance(app, Starlette):
@@ -181,7 +181,7 @@ class Segundo:
         records = await runtime.record([call._replace(held=False)])
         await runtime.begin(records)
         handle: Handle[Any] = Handle(records[0].id)
-        handle.stored(records[0], Origin(runtime.outcome, over=True))
+        handle.stored(records[0], Origin(runtime, over=True))
         return handle
 
     async def find(self, id: str) -> Record | None:
@@ -200,10 +200,14 @@ class Segundo:
         `func`, the function that was called, is for type checkers: `await seg.handle(id, send).result()` is
         what `send` returns. The record itself says what ran.
         """
-        return Handle(id, Origin(self._outcome, over=True))
+        return Handle(id, Origin(Starting(self._started), over=True))
 
-    async def _outcome(self, id: str) -> Any:
-        return await (await self._started()).outcome(id)
+    async def cancel(self, id: str) -> Record:
+        """Cancel the record with this id if it does not run yet, or ask the attempt that runs to end.
+
+        As `Handle.cancel`, from any process of the ledger. Raises UnknownRecord, LedgerUnavailable.
+        """
+        return await (await self._started()).cancel(id)
 
     def run_only(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> None:
         """Make this process a worker, before the app starts: which queues it runs (None: all), and how many
@@ -277,14 +281,6 @@ class Segundo:
         """Start the runtime that the lifespan did not, and begin the request side."""
         runtime = await self._started(request.scope)
         return RequestTasks(self, runtime, live=_is_live(request))
-
-    async def _find(self, request: Request, id: str) -> Record | None:
-        return await (await self._started(request.scope)).find(id)
-
-    async def _waits_for(self, request: Request, record: Record) -> list[str]:
-        runtime = await self._started(request.scope)
-        before = await runtime.ledger.waits_for([record.id])
-        return waits_for(record, before.get(record.id, ()))
 
     def _watch(self, scope: Scope) -> None:
         """The app starts up by the lifespan protocol: claiming waits for its end."""

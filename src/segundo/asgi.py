@@ -8,6 +8,7 @@ from types import new_class
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import Route
@@ -73,14 +74,15 @@ def within(outer: Lifespan[Any], inner: Lifespan[Any]) -> Lifespan[Any]:
 
 
 def add_routes(app: ASGIApp, router: APIRouter) -> None:
-    """Serve FastAPI's routes of a router with one level, `/prefix/{id}`."""
+    """Serve FastAPI's routes of a router, whichever kind of app has routes."""
     if isinstance(app, FastAPI):
         app.include_router(router)
     elif isinstance(app, Starlette):
         inner = FastAPI(openapi_url=None)
         inner.state = app.state
         inner.include_router(router)
-        app.router.routes.insert(0, Route(f"{router.prefix}/{{id}}", inner))
+        paths = dict.fromkeys(route.path for route in router.routes if isinstance(route, APIRoute))
+        app.router.routes[:0] = [Route(path, inner) for path in paths]
     else:
         raise ConfigurationError(
             'status=… needs an app with routes: Segundo(Starlette(routes=[Mount("/", your_app)]), status=…)'

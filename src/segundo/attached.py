@@ -130,6 +130,9 @@ class Starting:
     async def _outcome(self, id: str) -> Any:
         return await (await self.start()).outcome(id)
 
+    async def cancel(self, id: str) -> Record:
+        return await (await self.start()).cancel(id)
+
     async def record(self, calls: Sequence[Call]) -> Sequence[Record]:
         return await (await self.start()).record(calls)
 

@@ -3,24 +3,34 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from segundo.record import Record
 
 R_co = TypeVar("R_co", covariant=True)
 
 
+class Source(Protocol):
+    """What handles ask, by their records' ids."""
+
+    @property
+    def outcome(self) -> Callable[[str], Awaitable[Any]]:
+        """What became of a record, once it has ended."""
+        ...
+
+    async def cancel(self, id: str) -> Record: ...
+
+
 class Origin:
     """Where the handles of one request, or of one call outside, come from.
 
-    `outcome`: what became of the record with an id, once it has ended. `over`: the request has ended, so that
-    its records may run.
+    `over`: the request has ended, so that its records may run.
     """
 
-    __slots__ = ("outcome", "over")
+    __slots__ = ("over", "source")
 
-    def __init__(self, outcome: Callable[[str], Awaitable[Any]], *, over: bool) -> None:
-        self.outcome = outcome
+    def __init__(self, source: Source, *, over: bool) -> None:
+        self.source = source
         self.over = over
 
 
@@ -80,7 +90,22 @@ class Handle(Generic[R_co]):
                 "result(): this call runs when its request is over, so who waits inside the request waits "
                 "for itself. Answer first, with accepted(…) or the handle's id, and look afterwards"
             )
-        return origin.outcome
+        return origin.source.outcome
+
+    async def cancel(self) -> Record:
+        """Cancel the record if it does not run yet, or ask the attempt that runs to end, in any process.
+
+        Returns the record as it is then: `cancelled`; `running` with `cancel_requested`, until the attempt
+        has ended; or unchanged if it had ended before. A second cancel changes nothing. A duplicate's handle
+        cancels the live record. Raises UnknownRecord if the record was deleted, LedgerUnavailable.
+        RuntimeError before it is recorded, and for a call that runs in process.
+        """
+        if self.id is None or self._origin is None:
+            raise RuntimeError(
+                "cancel(): this call has no record, or none yet: a request's calls are recorded when its "
+                "endpoint has returned, a task's when it has succeeded"
+            )
+        return await self._origin.source.cancel(self.id)
 
     def stored(self, record: Record, origin: Origin) -> None:
         """The ledger has the call. A duplicate's handle becomes that of the live record it is the same as."""

@@ -50,6 +50,7 @@ class Keeper(Protocol):
 
     @property
     def outcome(self) -> Callable[[str], Awaitable[Any]]: ...
+    async def cancel(self, id: str) -> Record: ...
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]: ...
     async def release(self, records: Sequence[Record]) -> None: ...
     async def forget(self, records: Sequence[Record]) -> None: ...
@@ -72,7 +73,7 @@ class RequestTasks(BackgroundTasks):
         self._desk = desk
         self._keeper = keeper
         self._phase = Phase.RELEASED if live else Phase.OPEN
-        self._origin = Origin(keeper.outcome, over=live)
+        self._origin = Origin(keeper, over=live)
         within.set(self._origin)
         self._loop = asyncio.get_running_loop()
         self._pending: list[Recorded] = []

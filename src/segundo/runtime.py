@@ -27,7 +27,7 @@ from segundo.ledger.written import WrittenLedger
 from segundo.names import Names
 from segundo.outcomes import Outcomes
 from segundo.record import Call, Record, State
-from segundo.runner import Runner, log_failure
+from segundo.runner import Attempt, Runner, Stop, log_failure
 from segundo.settings import Settings
 from segundo.threads import Threads
 
@@ -183,6 +183,10 @@ class Runtime:
         found = await self.ledger.select(ids=[id])
         return found[0].hiding() if found else None
 
+    async def cancel(self, id: str) -> Record:
+        """Cancel what does not run, or ask for it; who runs it, here or elsewhere, hears of it at once."""
+        return (await self.ledger.cancel(id)).hiding()
+
     def record(self, calls: Sequence[Call]) -> Awaitable[Sequence[Record]]:
         return self.ledger.record(calls, owner=self.owner)
 
@@ -286,6 +290,10 @@ class InlineRuntime(Runtime):
 
     inline = True
 
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._attempts: dict[str, Attempt] = {}
+
     def _make_ledger(self, settings: Settings) -> WrittenLedger:
         return SQLiteLedger(MEMORY, durability="normal", record_timeout=settings.record_timeout)
 
@@ -315,8 +323,18 @@ class InlineRuntime(Runtime):
             await self._settle(claimed[0], await self._run(claimed[0]))
 
     async def _run(self, record: Record) -> Settlement:
-        running = self._runner.run(self._runner.attempt(record))
-        return await asyncio.get_running_loop().create_task(running, context=Context())
+        attempt = self._attempts[record.id] = self._runner.attempt(record)
+        try:
+            running = self._runner.run(attempt)
+            return await asyncio.get_running_loop().create_task(running, context=Context())
+        finally:
+            del self._attempts[record.id]
+
+    async def cancel(self, id: str) -> Record:
+        record = await super().cancel(id)
+        if record.cancel_requested and (attempt := self._attempts.get(id)) is not None:
+            attempt.stop(Stop.CANCELLED)
+        return record
 
     async def _settle(self, record: Record, settlement: Settlement) -> None:
         await self.ledger.settle([settlement])

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter, HTTPException, params
 from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -12,30 +12,49 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from segundo.edge import ROOT
-from segundo.errors import ConfigurationError, LedgerError
+from segundo.errors import ConfigurationError, LedgerError, UnknownRecord
 from segundo.handle import Handle
-from segundo.record import Record, State
+from segundo.progress import Progress
+from segundo.record import Record, State, waits_for
+from segundo.request import RETRY_AFTER
+from segundo.runtime import Runtime
 
-Find = Callable[[Request, str], Awaitable[Record | None]]
-WaitsFor = Callable[[Request, Record], Awaitable[list[str]]]
+Started = Callable[[Scope], Awaitable[Runtime]]
+
+UNKNOWN = "no record has this id"
 
 
-class RecordView(BaseModel):
-    """What anybody who knows the id may see: never arguments, result or error text."""
+class ProgressView(BaseModel, frozen=True):
+    """How far a task says it is."""
+
+    done: float | int
+    total: float | int | None
+
+
+class ProgressDetail(ProgressView, frozen=True):
+    """The same with what it says to people, which may be anything that it was given."""
+
+    message: str | None
+
+
+class RecordView(BaseModel, frozen=True):
+    """What anybody who knows the id may see: never arguments, result, error or any text of the task's."""
 
     id: str
     task: str
     state: State
-    progress: str | None
+    progress: ProgressView | None
     created_at: datetime
     run_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
-class RecordDetail(RecordView):
+class RecordDetail(RecordView, frozen=True):
     """What a reader sees whom the app's own dependencies let through."""
 
+    progress: ProgressDetail | None
+    cancel_requested: bool
     queue: str
     priority: int
     reason: str | None
@@ -56,7 +75,18 @@ class RecordDetail(RecordView):
 class Status:
     """The status routes of one app, and the addresses they give to records."""
 
-    def __init__(self, status: str | APIRouter, find: Find, waits_for: WaitsFor) -> None:
+    @classmethod
+    def of(
+        cls, status: str | APIRouter | None, started: Started, *, cancel: params.Depends | None
+    ) -> "Status | None":
+        """None if there are to be none. Raises ConfigurationError."""
+        if status is not None:
+            return cls(status, started, cancel)
+        if cancel is not None:
+            raise ConfigurationError('cancel=Depends(…) needs the status routes: status="/tasks" beside it')
+        return None
+
+    def __init__(self, status: str | APIRouter, started: Started, cancel: params.Depends | None) -> None:
         own = isinstance(status, APIRouter)
         self.router = (
             status if isinstance(status, APIRouter) else APIRouter(prefix=_prefix(status), tags=["tasks"])
@@ -65,8 +95,7 @@ class Status:
             raise ConfigurationError("status=APIRouter(…) needs a prefix=…: without one it would take /{id}")
         # Only the app's own dependencies can say who may read more than the state.
         self._view: type[RecordView] = RecordDetail if own and self.router.dependencies else RecordView
-        self._find = find
-        self._waits_for = waits_for
+        self._started = started
         self.router.add_api_route(
             "/{id}",
             self._get,
@@ -76,23 +105,67 @@ class Status:
             summary="The state of a task",
             responses={404: {"description": "No record has this id"}},
         )
+        if cancel is not None:
+            self._offer_cancel(cancel)
+
+    def _offer_cancel(self, allowed: params.Depends) -> None:
+        """Only now is there a route at all: who may read is not yet who may cancel."""
+        if not callable(getattr(allowed, "dependency", None)):
+            raise ConfigurationError("cancel=… says who may: cancel=Depends(may_cancel), which raises if not")
+        self.router.add_api_route(
+            "/{id}/cancel",
+            self._cancel,
+            methods=["POST"],
+            dependencies=[allowed],
+            response_model=self._view,
+            name="segundo_cancel",
+            summary="Cancel a task",
+            responses={
+                202: {"description": "It runs, and was asked to end", "model": self._view},
+                404: {"description": "No record has this id"},
+                409: {"description": "It has ended already, otherwise"},
+            },
+        )
 
     async def _get(self, id: str, request: Request) -> RecordView:
-        record = await self._find(request, id)
+        record = await self._find(request.scope, id)
         if record is None:
-            raise HTTPException(404, "no record has this id")
-        return await self.view(record, request)
+            raise HTTPException(404, UNKNOWN)
+        return await self.view(record, request.scope)
 
-    async def view(self, record: Record, request: Request) -> RecordView:
+    async def _cancel(self, id: str, request: Request, response: Response) -> RecordView:
+        try:
+            record = await (await self._started(request.scope)).cancel(id)
+        except UnknownRecord:
+            raise HTTPException(404, UNKNOWN) from None
+        except LedgerError as error:
+            raise HTTPException(
+                503, "the ledger could not be asked, try again", {"Retry-After": RETRY_AFTER}
+            ) from error
+        if record.state is State.RUNNING:
+            response.status_code = 202
+        elif record.state is not State.CANCELLED:
+            raise HTTPException(409, f"it has ended already: {record.state}")
+        return await self.view(record, request.scope)
+
+    async def _find(self, scope: Scope, id: str) -> Record | None:
+        return await (await self._started(scope)).find(id)
+
+    async def _waits_for(self, scope: Scope, record: Record) -> list[str]:
+        if record.state is not State.WAITING:
+            return []
+        before = await (await self._started(scope)).ledger.waits_for([record.id])
+        return waits_for(record, before.get(record.id, ()))
+
+    async def view(self, record: Record, scope: Scope) -> RecordView:
         if self._view is not RecordDetail:
             return _public(record)
-        waiting = record.state is State.WAITING
-        return _detail(record, await self._waits_for(request, record) if waiting else [])
+        return _detail(record, await self._waits_for(scope, record))
 
     async def told(self, record: Record, scope: Scope) -> RecordView:
         """What an answer says that goes out in any case, since the calls are recorded."""
         try:
-            return await self.view(record, Request(scope))
+            return await self.view(record, scope)
         except LedgerError:
             return _public(record)
 
@@ -106,7 +179,7 @@ class Status:
         if record.same_as is None:
             return record
         try:
-            return await self._find(Request(scope), record.same_as) or record
+            return await self._find(scope, record.same_as) or record
         except LedgerError:  # the calls are recorded: this answer goes out
             return record
 
@@ -139,11 +212,12 @@ def _prefix(status: str) -> str:
 
 
 def _public(record: Record) -> RecordView:
+    progress = Progress.read(record.progress)
     return RecordView(
         id=record.id,
         task=record.task,
         state=record.state,
-        progress=record.progress,
+        progress=None if progress is None else ProgressView(done=progress.done, total=progress.total),
         created_at=_moment(record.created_at),
         run_at=_moment(record.run_at),
         started_at=_perhaps(record.started_at),
@@ -152,9 +226,11 @@ def _public(record: Record) -> RecordView:
 
 
 def _detail(record: Record, waits_for: list[str]) -> RecordDetail:
-    record = record.hiding()
+    record, progress = record.hiding(), Progress.read(record.progress)
     return RecordDetail(
-        **_public(record).model_dump(),
+        **_public(record).model_dump(exclude={"progress"}),
+        progress=None if progress is None else ProgressDetail(**progress._asdict()),
+        cancel_requested=record.cancel_requested,
         queue=record.queue,
         priority=record.priority,
         reason=record.reason,

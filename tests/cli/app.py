@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
 
-from segundo import Segundo, task
+from segundo import INJECTED, Segundo, current, task
 
 EVENTS = Path("events.txt")
 
@@ -104,10 +104,26 @@ async def uses(pool: Annotated[str, Depends(pool_of)]) -> None:
     say("uses", pool)
 
 
+async def transaction() -> AsyncIterator[None]:
+    try:
+        yield
+    except asyncio.CancelledError:
+        say("rolls-back")
+        raise
+
+
+@task
+async def rolls_back(file: str, transaction: Annotated[None, Depends(transaction)] = INJECTED) -> None:
+    current().progress(1, 4, f"waits for {file}")
+    await until(file)
+
+
 def plain(file: str) -> None:
     stubborn(file)
 
 
 @app.post("/{name}/{file}")
 async def add(name: str, file: str, tasks: BackgroundTasks) -> None:
-    tasks.add_task({"until": until, "plain": plain}[name], file)
+    tasks.add_task(
+        {"until": until, "plain": plain, "stubborn": stubborn, "rolls_back": rolls_back}[name], file
+    )

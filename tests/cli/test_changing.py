@@ -114,7 +114,7 @@ def test_cancel_asks_what_runs_to_stop_and_leaves_it_to_its_process() -> None:
         (running,) = ledger_rows(LEDGER)
         answer = segundo("cancel", running["id"])
         assert answer.code == 0
-        assert answer.out.startswith(f"asked {running['id']} to stop: it is running")
+        assert answer.out == f"asked {running['id']} to stop: it is running, and has not ended yet\n"
         after = row(running["id"])
         assert (after["state"], after["cancel_requested"], after["owner"]) == (
             "running",

@@ -24,7 +24,8 @@ Inside = Callable[..., Answer]
 LEDGER = Path("segundo.db")
 LISTED = [
     *("id", "task", "queue", "state", "reason", "attempt", "claim", "failures", "crashes"),
-    *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of", "waits_for"),
+    *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of"),
+    *("progress", "waits_for"),
 ]
 
 

@@ -239,6 +239,22 @@ async def test_a_record_that_is_cancelled_while_it_asks_for_another_attempt_gets
     assert {race.stage.now_is(record).state for record in records} == {State.CANCELLED}
 
 
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED, State.CANCELLED])
+async def test_what_is_cancelled_while_it_is_settled_is_as_it_was_settled(race: Race, state: State) -> None:
+    records = await running(race.stage)
+    answers = race.run(
+        [settle(record, state, reason="Cancelled") for record in records],
+        [cancel(record) for record in records],
+    )
+    for record, (settled, cancelled) in zip(records, answers, strict=True):
+        now = race.stage.now_is(record)
+        assert (settled, now.state) == ([True], state)
+        asked = (
+            cancelled.state == State.RUNNING
+        )  # it came first, and the attempt may not have heard of it yet
+        assert (cancelled.cancel_requested, now.cancel_requested) == (asked, asked)
+
+
 async def test_progress_is_stored_only_while_the_record_runs(race: Race) -> None:
     records = await running(race.stage)
     answers = race.run(

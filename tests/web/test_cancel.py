@@ -1,20 +1,24 @@
 """A cancel of what runs: whoever asks, in whichever process, it is heard at once, and says how it ended."""
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi import APIRouter, BackgroundTasks, Depends, FastAPI, Header, HTTPException
+from starlette.applications import Starlette
 
+import segundo as segundo_
 from segundo import INJECTED, Retry, Segundo, current, task
+from segundo.errors import ConfigurationError, TaskCancelled, UnknownRecord
 from segundo.executors import embedded
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import State
 from segundo.runner import Stop
-from tests.support import wait_until, wait_until_async
+from tests.support import wait_until_async
 from tests.web.apps import LEDGER, ended, records, running, states
 from tests.web.tasks import events, note
 
@@ -136,12 +140,23 @@ async def in_a_session(session: Annotated[str, Depends(session)] = INJECTED) -> 
     await sleeps()
 
 
-@pytest.mark.parametrize("elsewhere", [True, False])
+HOW = ["elsewhere", "seg.cancel", "handle.cancel"]
+
+
+async def cancel(segundo: Segundo, id: str, how: str) -> None:
+    if how == "elsewhere":
+        await cancel_elsewhere(id)
+    else:
+        record = await (segundo.cancel(id) if how == "seg.cancel" else segundo.handle(id).cancel())
+        assert (record.state, record.cancel_requested) == (State.RUNNING, True)
+
+
+@pytest.mark.parametrize("how", HOW)
 async def test_an_async_task_is_cancelled_at_its_next_await_and_not_tried_again(
-    segundo: Segundo, elsewhere: bool
+    segundo: Segundo, how: str
 ) -> None:
     id = await started(segundo, adds_and_sleeps)
-    await (cancel_elsewhere(id) if elsewhere else segundo.ledger.cancel(id))
+    await cancel(segundo, id, how)
     (record,) = await ended(1)  # its child is not recorded
     assert (record["state"], record["reason"], record["claim"]) == ("cancelled", "Cancelled", 1)
     assert (record["failures"], record["error"]) == (0, None)
@@ -243,15 +258,170 @@ async def test_a_cancel_reaches_what_is_just_being_released() -> None:
         tasks.add_task(sleeps)
 
     def all_at_once() -> None:
-        wait_until(lambda: states() == ["running"])
         with ThreadPoolExecutor(1) as other:
             other.submit(asyncio.run, cancel_elsewhere(records()[0]["id"])).result()
 
     async with running(app) as client:
         await client.post("/")
-        for _ in range(3):
-            await asyncio.sleep(0)  # the release is posted
+        await wait_until_async(lambda: states() == ["running"], every=0)
         all_at_once()
         await ended(1)
     assert states() == ["cancelled"]
     assert "cancelled: True" in events() or events() == []
+
+
+async def test_who_awaits_what_is_cancelled_is_told_and_of_the_cleanup_too(segundo: Segundo) -> None:
+    handle = await segundo.submit(fails_in_its_cleanup)
+    await wait_until_async(lambda: "begins" in events())
+    await handle.cancel()
+    with pytest.raises(TaskCancelled) as cancelled:
+        await handle.result(timeout=10)
+    assert cancelled.value.reason == "Cancelled"
+    assert cancelled.value.error is not None
+    assert cancelled.value.error.message == "while cleaning up"
+
+
+async def test_what_has_ended_stays_as_it_is_however_often_it_is_cancelled(segundo: Segundo) -> None:
+    handle = await segundo.submit(child)
+    await ended(1)
+    for _ in range(2):
+        assert (await handle.cancel()).state is State.SUCCEEDED
+    with pytest.raises(UnknownRecord):
+        await segundo.cancel("0" * 36)
+
+
+async def test_a_handle_without_a_record_says_that_there_is_nothing_to_cancel() -> None:
+    app = FastAPI()
+    Segundo(app)
+    said: list[str] = []
+
+    @app.post("/")
+    async def add(tasks: segundo_.BackgroundTasks) -> None:
+        for handle in (tasks.add_task(child), tasks.add_task(lambda: None)):
+            with pytest.raises(RuntimeError, match="has no record, or none yet") as error:
+                await handle.cancel()
+            said.append(str(error.value))
+
+    async with running(app) as client:
+        await client.post("/")
+    assert len(said) == 2
+
+
+async def test_in_test_mode_what_runs_inline_is_cancelled_too() -> None:
+    app = FastAPI()
+    seg = Segundo(app, ledger="memory://")
+
+    @app.post("/")
+    async def add(tasks: BackgroundTasks) -> None:
+        tasks.add_task(sleeps)
+
+    async with running(app) as client:
+        request = asyncio.ensure_future(client.post("/"))
+        await wait_until_async(lambda: "begins" in events())
+        (record,) = await seg.ledger.select()
+        await seg.cancel(record.id)
+        await request
+        (record,) = await seg.ledger.select()
+    assert (record.state, events()) == (State.CANCELLED, ["begins", "cancelled: True"])
+
+
+# By HTTP
+
+
+def operator(authorization: Annotated[str, Header()] = "") -> None:
+    if authorization != "operator":
+        raise HTTPException(403)
+
+
+def app_with(**settings: Any) -> FastAPI:
+    app = FastAPI()
+    Segundo(app, **{"status": "/tasks", **settings})
+
+    @app.post("/{kind}")
+    async def add(kind: str, tasks: BackgroundTasks) -> None:
+        tasks.add_task({"sleeps": sleeps, "child": child, "later": child.options(delay=3600)}[kind])
+
+    return app
+
+
+OPERATOR = {"authorization": "operator"}
+READER = APIRouter(prefix="/tasks", dependencies=[Depends(lambda: None)])
+
+
+@pytest.mark.parametrize("status", ["/tasks", READER])
+async def test_nobody_cancels_by_http_until_the_app_says_who_may(status: Any) -> None:
+    async with running(app_with(status=status)) as client:
+        await client.post("/later")
+        await wait_until_async(lambda: states() == ["queued"])
+        answer = await client.post(f"/tasks/{records()[0]['id']}/cancel")
+        assert answer.status_code == 404
+        assert "/tasks/{id}/cancel" not in (await client.get("/openapi.json")).json()["paths"]
+    assert states() == ["queued"]
+
+
+async def test_who_may_cancels_and_who_may_not_is_refused() -> None:
+    router = APIRouter(prefix="/tasks", dependencies=[Depends(lambda: None)])
+    async with running(app_with(status=router, cancel=Depends(operator))) as client:
+        await client.post("/later")
+        await wait_until_async(lambda: states() == ["queued"])
+        address = f"/tasks/{records()[0]['id']}/cancel"
+        assert (await client.post(address)).status_code == 403
+        assert states() == ["queued"]
+        for _ in range(2):
+            answer = await client.post(address, headers=OPERATOR)
+            assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+            assert answer.json()["reason"] == "Cancelled"
+        assert (await client.post(f"/tasks/{'0' * 36}/cancel", headers=OPERATOR)).status_code == 404
+
+
+async def test_a_cancel_of_what_runs_is_accepted_and_of_what_has_ended_a_conflict() -> None:
+    async with running(app_with(cancel=Depends(operator))) as client:
+        await client.post("/sleeps")
+        await wait_until_async(lambda: "begins" in events())
+        address = f"/tasks/{records()[0]['id']}/cancel"
+        answer = await client.post(address, headers=OPERATOR)
+        assert (answer.status_code, answer.json()["state"]) == (202, "running")
+        assert "reason" not in answer.json()  # whom no dependency lets read it
+        await ended(1)
+        await client.post("/child")
+        await ended(2)
+        (succeeded,) = [record["id"] for record in records() if record["state"] == "succeeded"]
+        answer = await client.post(f"/tasks/{succeeded}/cancel", headers=OPERATOR)
+    assert (answer.status_code, answer.json()) == (409, {"detail": "it has ended already: succeeded"})
+
+
+async def test_who_may_cancel_can_depend_on_the_record() -> None:
+    asked: list[str] = []
+
+    def may_cancel(id: str) -> None:
+        asked.append(id)
+
+    async with running(app_with(cancel=Depends(may_cancel))) as client:
+        await client.post("/later")
+        await wait_until_async(lambda: states() == ["queued"])
+        id = records()[0]["id"]
+        assert (await client.post(f"/tasks/{id}/cancel")).status_code == 200
+    assert asked == [id]
+
+
+async def test_a_starlette_app_has_the_route_too() -> None:
+    app = Starlette()
+    seg = Segundo(app, status="/tasks", cancel=Depends(operator))
+    async with running(app) as client:
+        handle = await seg.submit(child.options(delay=3600))
+        address = f"/tasks/{handle.id}/cancel"
+        assert (await client.post(address)).status_code == 403
+        assert (await client.post(address, headers=OPERATOR)).json()["state"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"status": None, "cancel": Depends(operator)}, "needs the status routes"),
+        ({"cancel": operator}, "cancel=Depends(may_cancel)"),
+        ({"cancel": Depends()}, "cancel=Depends(may_cancel)"),
+    ],
+)
+def test_a_cancel_that_says_not_who_may_is_refused_at_once(settings: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        app_with(**settings)

@@ -12,7 +12,7 @@ from starlette.routing import Mount
 from starlette.types import Message
 
 import segundo
-from segundo import Segundo, task
+from segundo import Segundo, current, task
 from segundo.errors import ConfigurationError
 from tests.web.apps import ended, lifespan, records, running, served_client
 from tests.web.tasks import declared, note
@@ -116,6 +116,24 @@ async def test_behind_the_apps_own_dependencies_a_reader_sees_all() -> None:
     assert shown.keys() > PUBLIC
     assert (shown["arguments"], shown["result"], shown["error"]) == ({"event": "secret"}, "SECRET", None)
     assert (shown["queue"], shown["priority"], shown["attempt"]) == ("default", 5, 1)
+
+
+@task
+async def says_how_far_it_is() -> None:
+    current().progress(3, 10, "for ada@example.com")
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_progress_is_shown_and_its_message_to_those_who_may_see_all(own: bool) -> None:
+    async def endpoint(tasks: segundo.BackgroundTasks) -> Response:
+        return tasks.accepted(tasks.add_task(says_how_far_it_is))
+
+    router = APIRouter(prefix="/tasks", dependencies=[Depends(lambda: None)] if own else [])
+    async with running(app_that(endpoint, status=router)) as client:
+        location = (await client.post("/")).headers["location"]
+        await ended(1)
+        shown = (await client.get(location)).json()["progress"]
+    assert shown == {"done": 3, "total": 10, **({"message": "for ada@example.com"} if own else {})}
 
 
 async def test_a_router_without_dependencies_shows_no_more_than_a_prefix_does() -> None:

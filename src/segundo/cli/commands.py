@@ -155,7 +155,10 @@ def retry(id: Id, ledger: Ledger = None) -> None:
 
 @commands.command(rich_help_panel=ACT)
 def cancel(id: Id, ledger: Ledger = None) -> None:
-    """Cancel a record that has not started, or ask the one that runs it to stop."""
+    """Cancel a record that has not started, or ask the attempt that runs to stop.
+
+    An `async def` task is cancelled at its next await, wherever it runs; a `def` sees it and may go on.
+    """
     records.cancel(ledger_at(ledger), id)
 
 

@@ -1,8 +1,10 @@
 """The commands about records: list, show, retry, cancel, prune."""
 
+import asyncio
 import json
 import sys
 import time
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import typer
@@ -15,14 +17,16 @@ from segundo.cli.table import table
 from segundo.errors import ConfigurationError, NotAllowed
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.ledger.sqlite.visitor import Visitor
+from segundo.progress import Progress
 from segundo.record import Record, State, again
 from segundo.task import seconds
 
-# What `ls --json` prints of a record, in this order, and then `waits_for`; scripts rely on the names.
+# What `ls --json` prints of a record, in this order, then `progress` and `waits_for`; scripts rely on names.
 LISTED = (
     *("id", "task", "queue", "state", "reason", "attempt", "claim", "failures", "crashes"),
     *("created_at", "run_at", "started_at", "finished_at", "key", "same_as", "retry_of"),
 )
+MOMENT = 1.0  # seconds that `cancel` waits for what runs
 PRUNED_AT_ONCE = 1000  # rows of one transaction, so that a running app's requests need not wait long
 
 
@@ -30,7 +34,15 @@ def print_json(path: Path, *, state: State | None, task: str | None, limit: int)
     with Visitor(path) as visitor:
         for record in visitor.records(state=state, task=task, limit=limit):
             listed = {name: getattr(record, name) for name in LISTED}
-            sys.stdout.write(json.dumps({**listed, "waits_for": visitor.waits_for(record)}) + "\n")
+            sys.stdout.write(
+                json.dumps({**listed, "progress": _progress(record), "waits_for": visitor.waits_for(record)})
+                + "\n"
+            )
+
+
+def _progress(record: Record) -> dict[str, object] | None:
+    progress = Progress.read(record.progress)
+    return None if progress is None else progress._asdict()
 
 
 def print_table(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
@@ -71,14 +83,25 @@ def retry(path: Path, id: str) -> None:
 def cancel(path: Path, id: str) -> None:
     record = _find(path, id)
     if not record.state.terminal:
-        record = change(path, lambda ledger: in_time(ledger.cancel(record.id)))
+        record = change(path, lambda ledger: _cancel(ledger, record.id))
         if record.state is State.CANCELLED:
             typer.echo(f"cancelled {record.id}")
             return
         if record.state is State.RUNNING:
-            typer.echo(f"asked {record.id} to stop: it is running, and its process looks every few seconds")
+            typer.echo(f"asked {record.id} to stop: it is running, and has not ended yet")
             return
     raise NotAllowed(f"{record.id} has ended already: {record.state}")
+
+
+async def _cancel(ledger: SQLiteLedger, id: str) -> Record:
+    """Cancel it; what runs has a moment to end, so that mostly the answer says how it did."""
+    record = await in_time(ledger.cancel(id))
+    if record.state is State.RUNNING:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(MOMENT), aclosing(ledger.watch([id])) as changes:
+                async for change in changes:
+                    record = change
+    return record
 
 
 def prune(path: Path, older_than: str | None) -> None:

@@ -7,9 +7,10 @@ from rich.text import Text
 from segundo.cli.phrases import duration, harmless, line, moment, number, pretty
 from segundo.cli.table import STYLES
 from segundo.failure import Failure
+from segundo.progress import Progress
 from segundo.record import REQUEST, Record, State
 
-PAYLOADS = ("arguments", "carried", "progress", "result")
+PAYLOADS = ("arguments", "carried", "result")
 ERROR = "red"
 
 
@@ -36,6 +37,8 @@ def _facts(record: Record, before: Sequence[str], now: float) -> Iterator[tuple[
     yield "state", _state(record), STYLES[record.state]
     yield "queue", f"{record.queue}, priority {record.priority}", ""
     yield "attempt", _attempt(record), ""
+    if record.progress is not None:
+        yield "progress", _progress(record.progress), ""
     for name, value in (("key", record.key), ("same as", record.same_as), ("retry of", record.retry_of)):
         if value is not None:
             yield name, value, ""
@@ -59,6 +62,16 @@ def _state(record: Record) -> str:
     if record.state is State.RUNNING and record.cancel_requested:
         return f"{record.state}, asked to stop"
     return record.state if record.reason is None else f"{record.state}: {record.reason}"
+
+
+def _progress(text: str) -> str:
+    progress = Progress.read(text)
+    if progress is None:
+        return text  # no task of ours has said it
+    of = "" if progress.total is None else f" of {progress.total:,}"
+    percent = "" if progress.percent is None else f" ({progress.percent}%)"
+    message = "" if progress.message is None else f": {progress.message}"
+    return f"{progress.done:,}{of}{percent}{message}"
 
 
 def _attempt(record: Record) -> str:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segundo.cli.phrases import age, duration, line, shorten
+from segundo.progress import Progress
 from segundo.record import Record, State
 
 STYLES = {
@@ -57,9 +58,17 @@ def _common(one: str, other: str) -> int:
     return next((index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
 
 
+def _how_far(record: Record) -> str:
+    progress = Progress.read(record.progress)
+    if progress is None:
+        return ""
+    return f"{progress.done:,} " if progress.percent is None else f"{progress.percent}% "
+
+
 def _note(record: Record, now: float) -> str:
     if record.state is State.RUNNING and record.started_at is not None:
-        return f"{'stopping' if record.cancel_requested else 'for'} {duration(now - record.started_at)}"
+        how = "stopping" if record.cancel_requested else "for"
+        return f"{_how_far(record)}{how} {duration(now - record.started_at)}"
     if record.state is State.QUEUED and record.run_at > now:
         return f"in {duration(record.run_at - now)} {record.reason or ''}"
     if record.reason is None and record.started_at is not None and record.finished_at is not None:
