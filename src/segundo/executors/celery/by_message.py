@@ -8,7 +8,7 @@ from segundo.errors import LedgerError
 from segundo.executors.embedded import FIRST_PAUSE, LONGEST_PAUSE, Embedded
 from segundo.ledger import Ledger, Settlement
 from segundo.record import Record
-from segundo.runner import Attempt, Runner, Stop
+from segundo.runner import Attempt, Runner
 
 logger = logging.getLogger("segundo")
 
@@ -26,7 +26,7 @@ class ByMessage(Embedded):
         self._alone = asyncio.Lock()
 
     async def take(self, id: str) -> Settlement | None:
-        """Claim this record and run it to its end; what became of the attempt, once that is stored.
+        """Claim this record and run it to its end; what became of the attempt, which is stored soon.
 
         None if it is not to be had: it has run, runs elsewhere, was cancelled, or its message came twice.
         """
@@ -67,18 +67,24 @@ class ByMessage(Embedded):
     def _look_in(self, seconds: float) -> None:
         self._later(seconds)
 
+    async def _run(self, attempt: Attempt) -> None:
+        await super()._run(attempt)
+        if attempt.record.crashes == 0:
+            # Its slot is free while its outcome is stored: that is one commit with the claim of the next.
+            self._tell(attempt)
+
     def _settled(self, attempt: Attempt, settlement: Settlement, mine: bool) -> None:
+        self._tell(attempt, settlement)
         super()._settled(attempt, settlement, mine)
         if settlement.children:
             self._later(0.0)
-        self._tell(attempt, settlement if mine else None)
 
     def _let_go(self, attempt: Attempt) -> None:
         super()._let_go(attempt)
-        if attempt.stopped is Stop.LOST:
-            self._tell(attempt, None)
+        self._tell(attempt)
 
-    def _tell(self, attempt: Attempt, settlement: Settlement | None) -> None:
+    def _tell(self, attempt: Attempt, settlement: Settlement | None = None) -> None:
         told = self._taken.pop(attempt, None)
-        if told is not None and not told.done():
-            told.set_result(settlement)
+        if told is not None:
+            of_it = (settlement for ended, settlement in self._ended[-1:] if ended is attempt)
+            told.set_result(settlement or next(of_it, None))

@@ -237,7 +237,9 @@ ASK_CANCEL = "UPDATE records SET cancel_requested = true WHERE id = %s AND state
 PROGRESS = "UPDATE records SET progress = %s WHERE id = %s AND claim = %s AND state = 'running'"
 
 # beat: owned.
-RUNNING_OF = "SELECT id, claim, cancel_requested FROM records WHERE owner = %s AND state = 'running'"
+RUNNING_OF = """
+SELECT id, claim, cancel_requested, reason FROM records WHERE owner = %s AND state = 'running'
+"""
 
 # join, leave, rescue: the workers table is small; what is left to one: owned.
 _LEASE = "clock_timestamp() + make_interval(secs => %(lease)s)"
