@@ -115,7 +115,9 @@ class RetryLater(Exception):
     """
 
     def __init__(self, seconds: float) -> None:
-        if seconds < 0:
-            raise ValueError("RetryLater(seconds): seconds cannot be negative")
+        if not seconds >= 0:  # nan is not, and no ledger can store it
+            raise ValueError(
+                f"RetryLater(seconds): seconds cannot be negative, or no number; not {seconds!r}"
+            )
         self.seconds = seconds
         super().__init__(f"run again in {seconds:g} s")

@@ -30,11 +30,11 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.attempts is not None and self.attempts < 1:
-            raise DeclarationError("Retry(attempts=…) must be at least 1; None means without limit")
+        if self.attempts is not None and (self.attempts < 1 or self.attempts % 1):
+            raise DeclarationError("Retry(attempts=…) is a whole number, 1 or more; None means without limit")
         if not callable(self.wait) and self.wait not in WAITS:
             raise DeclarationError(f"Retry(wait=…) must be one of {', '.join(WAITS)} or a function")
-        if self.base < 0 or self.ceiling < 0:
+        if not (self.base >= 0 and self.ceiling >= 0):  # nan is not
             raise DeclarationError("Retry(base=…, ceiling=…) are seconds and cannot be negative")
         object.__setattr__(self, "on", _exceptions("on", self.on))
         object.__setattr__(self, "give_up_on", _exceptions("give_up_on", self.give_up_on))

@@ -1,6 +1,7 @@
 """A task: a function and how it is to be run. `@task` declares one and leaves the function as it is."""
 
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,12 @@ After = HasId | str | Sequence[HasId | str] | None
 OnFailure = Literal["cancel", "run"]
 
 
+def check_seconds(name: str, value: object) -> None:
+    """A number that a ledger can add to a time, and store."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"options({name}=…) takes a finite number of seconds; not {value!r}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How one call differs from its task: see `TaskFunction.options`."""
@@ -67,6 +74,9 @@ class Options:
     on_failure: OnFailure = "cancel"
 
     def __post_init__(self) -> None:
+        check_seconds("delay", self.delay)
+        if self.run_at is not None:
+            check_seconds("run_at", self.run_at)
         if self.delay < 0:
             raise ValueError("options(delay=…) is in seconds and cannot be negative")
         if self.delay and self.run_at is not None:
@@ -338,8 +348,8 @@ def check_declaration(task: Task) -> None:
     what = task.function.__qualname__
     if task.timeout is not None and task.timeout <= 0:
         raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
-    if task.crash_limit < 0:
-        raise DeclarationError(f"@task(crashes=…) of {what} cannot be negative")
+    if task.crash_limit < 0 or task.crash_limit % 1:
+        raise DeclarationError(f"@task(crashes=…) of {what} is a whole number, 0 or more")
     task.arguments.check_declaration()
 
 

@@ -17,6 +17,8 @@ CONFIG = ConfigDict(
     hide_input_in_errors=True,  # values do not belong in logs
 )
 
+MANY = 1000  # things wrong with one value, beyond which none is named
+
 Schema: TypeAlias = Callable[[GetCoreSchemaHandler], CoreSchema]
 
 
@@ -75,7 +77,13 @@ class Trip:
         return written, unset
 
     def read(self, text: bytes | str, *, missing: str = "is missing") -> Any:
-        """The value of a JSON. Refusal if it does not fit; `missing` is what it says of an absent field."""
+        """The value of a JSON. Refusal if it does not fit; `missing` is what it says of an absent field.
+
+        What is larger than anything that is ever written, the names of unset fields included, is not looked
+        at: reading holds up the event loop (test_no_payload_takes_long_or_much_memory_to_be_read).
+        """
+        if len(text) > 2 * self._limit:
+            raise Refusal(f"is {len(text):,} characters of JSON, and nobody records as many")
         try:
             return self._load(text, by_alias=False, by_name=True)
         except ValidationError as error:
@@ -114,6 +122,9 @@ def unwritable(error: Exception) -> Refusal:
 
 
 def unfit(error: ValidationError, missing: str) -> Refusal:
+    count = error.error_count()
+    if count > MANY:  # to describe them all takes far longer than to find them
+        return Refusal(f"does not fit in {count:,} places")
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "missing":
         return Refusal(missing, first["loc"])

@@ -2,6 +2,12 @@
 
 import datetime
 import json
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ from pydantic import BaseModel
 
 from segundo.codec import Arguments, Value
 from segundo.errors import PayloadError
+from tests.support import ROOT
 
 
 class Item(BaseModel):
@@ -80,3 +87,41 @@ def test_depth_without_end_is_a_payload_error(depth: int) -> None:
             ARGUMENTS.decode(payload)
         except PayloadError:
             continue
+
+
+MILLION = 1_000_000
+
+
+def more(values: str) -> str:
+    """Arguments among which are these, of any type."""
+    return '{"item":{},"**more":{"x":[' + values + "]}}"
+
+
+def heavy() -> Iterator[str]:
+    yield more("9" * MILLION)
+    yield more(("9" * 4000 + ",") * 400 + "9")
+    yield more("1e999999999,0." + "9" * MILLION)
+    yield more("NaN,Infinity,-Infinity")
+    yield '{"item":{},' + '"day":null,' * (MILLION // 10) + '"day":null}'  # one key, again and again
+    yield '{"item":{},"**more":{' + "".join(f'"{n}":1,' for n in range(MILLION // 10)) + '"x":1}}'
+    yield '{"item":{"tags":[' + "1," * (MILLION // 2) + "1]}}"  # half a million values of the wrong type
+    yield '{"item":{},"(unset)":[' + "[[],[]]," * (MILLION // 10) + "[[],[]]]}"
+    yield '{"item":{"name":"' + r"\ud800" * (MILLION // 6) + '"}}'
+    yield '{"item":' + '{"part":' * MILLION
+    yield more("1," * 20 * MILLION + "1")  # larger than anything that is recorded
+
+
+def read_each(seconds: float, memory: int) -> None:
+    """Read each in so much processor time, and all in so much memory; else the kernel ends this process."""
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for number, payload in enumerate(heavy()):
+        print(number, payload[:50], flush=True)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+        with suppress(PayloadError):
+            ARGUMENTS.decode(payload)
+
+
+def test_no_payload_takes_long_or_much_memory_to_be_read() -> None:
+    program = "from tests.security.test_payloads import read_each; read_each(4.0, 2**30); print('all')"
+    reading = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (reading.returncode, reading.stdout.splitlines()[-1:], reading.stderr) == (0, ["all"], "")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-from segundo import Segundo, task
+from segundo import Retry, RetryLater, Segundo, task
 from segundo.errors import DeclarationError, UnknownTask
 from segundo.names import Names
 from segundo.task import Task
@@ -307,6 +307,10 @@ def generator() -> Iterator[int]:
         (declare_a_generator, "is a generator"),
         (lambda: task(timeout=0)(_private), "timeout"),
         (lambda: task(crashes=-1)(_private), "crashes"),
+        (lambda: task(crashes=1.5)(_private), "crashes"),  # type: ignore[call-overload]  # what is tested
+        (lambda: task(retry=Retry(base=float("nan")))(_private), "seconds"),
+        (lambda: task(retry=Retry(attempts=1.5))(_private), "whole number"),  # type: ignore[arg-type]  # the same
+        (lambda: RetryLater(float("nan")), "no number"),
         (lambda: task(priority=10)(_private), "priority"),
         (lambda: task(retention="a while")(_private), "duration"),
     ],
@@ -323,6 +327,10 @@ def test_what_cannot_be_a_task_is_refused_where_it_is_declared(declare: Any, sai
         ({"delay": 1, "run_at": 2.0}, "not both"),
         ({"priority": 10}, "priority"),
         ({"priority": -1}, "priority"),
+        ({"delay": float("nan")}, "delay"),
+        ({"delay": "soon"}, "delay"),
+        ({"run_at": float("inf")}, "run_at"),
+        ({"run_at": "2030-01-01"}, "run_at"),
     ],
 )
 def test_options_that_mean_nothing_are_refused_on_their_line(options: dict[str, Any], said: str) -> None:

@@ -280,4 +280,5 @@ class Prune(Change[int]):
             pruned = tx.run(tx.sql.PRUNE, (tx.now, self.limit)).rowcount
         else:
             pruned = tx.run(tx.sql.PRUNE_OLD, (tx.now - self.older_than, self.limit)).rowcount
+        tx.give_back()
         return pruned

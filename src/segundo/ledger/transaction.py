@@ -87,6 +87,10 @@ class Transaction(ABC):
         """Whether other processes have something to look for."""
         return self.freed or self.queued
 
+    def give_back(self) -> int:
+        """Give room that deleted records have left to the disk; how many pages. Most stores do it unasked."""
+        return 0
+
     # What follows it
 
     def afterwards(self, step: Callable[[], None]) -> None:

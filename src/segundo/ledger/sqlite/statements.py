@@ -279,6 +279,11 @@ PRUNE_OLD = """
 DELETE FROM records WHERE id IN (SELECT id FROM records WHERE finished_at <= ? ORDER BY id LIMIT ?)
 """
 
+# prune: the file's header. One page for each run, whatever the number: Python takes one step of it.
+FREE_PAGES = "PRAGMA freelist_count"
+PAGES = "PRAGMA page_count"
+GIVE_BACK = "PRAGMA incremental_vacuum(1)"
+
 # select: primary key, newest first.
 SELECT = f"""
 SELECT {ALL} FROM records

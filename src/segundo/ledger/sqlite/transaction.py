@@ -17,6 +17,9 @@ from segundo.ledger.sqlite.turns import Turns
 from segundo.ledger.transaction import DeadWorker, Transaction
 from segundo.record import Call, Record
 
+SPARE = 256  # pages that are kept in any case, of 4 KiB
+AT_ONCE = 512
+
 
 class Inexact(Exception):
     """A statement was to change all of its rows, and did not: undo the batch, and apply it exactly."""
@@ -83,6 +86,16 @@ class FileTransaction(Transaction):
 
     def hold_keys(self, calls: Iterable[Call]) -> None:
         """Nothing to do."""
+
+    def give_back(self) -> int:
+        """What is free is used again, so only much of it is given back, a little at a time: each page that
+        goes may move another, and requests wait meanwhile.
+        """
+        spare = self.value(statements.FREE_PAGES) - self.value(statements.PAGES) // 4
+        pages = int(max(0, min(spare - SPARE, AT_ONCE)))
+        for _ in range(pages):
+            self.run(statements.GIVE_BACK)
+        return pages
 
     def insert(self, records: Sequence[Record]) -> None:
         common = [record for record in records if _is_common(record)]
