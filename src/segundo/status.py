@@ -1,6 +1,7 @@
 """The HTTP API of records, and the 202 answer that points to it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,12 +9,13 @@ from fastapi import APIRouter, HTTPException, params
 from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from segundo.edge import ROOT
-from segundo.errors import ConfigurationError, LedgerError, UnknownRecord
+from segundo.errors import ConfigurationError, LedgerError, LedgerUnavailable, UnknownRecord
 from segundo.handle import Handle
+from segundo.pauses import with_pauses
 from segundo.progress import Progress
 from segundo.record import Record, State, waits_for
 from segundo.request import RETRY_AFTER
@@ -21,6 +23,11 @@ from segundo.runtime import Runtime
 
 Started = Callable[[Scope], Awaitable[Runtime]]
 
+EVENTS = "text/event-stream"
+UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is nginx's
+PAUSE = (
+    15.0  # seconds without a change until a line says that there is none, and a client that left is noticed
+)
 UNKNOWN = "no record has this id"
 
 
@@ -105,6 +112,18 @@ class Status:
             summary="The state of a task",
             responses={404: {"description": "No record has this id"}},
         )
+        self.router.add_api_route(
+            "/{id}/events",
+            self._events,
+            methods=["GET"],
+            response_class=StreamingResponse,
+            name="segundo_events",
+            summary="The state of a task, each time it changes",
+            responses={
+                200: {"content": {EVENTS: {}}, "description": "Each event has the state as its name"},
+                404: {"description": "No record has this id"},
+            },
+        )
         if cancel is not None:
             self._offer_cancel(cancel)
 
@@ -132,6 +151,25 @@ class Status:
         if record is None:
             raise HTTPException(404, UNKNOWN)
         return await self.view(record, request.scope)
+
+    async def _events(self, id: str, request: Request) -> StreamingResponse:
+        if await self._find(request.scope, id) is None:
+            raise HTTPException(404, UNKNOWN)
+        return StreamingResponse(self._stream(id, request), media_type=EVENTS, headers=UNBUFFERED)
+
+    async def _stream(self, id: str, request: Request) -> AsyncGenerator[str]:
+        """An event for each change, until the record has ended, the client has left, or the app stops."""
+        changes = (await self._started(request.scope)).ledger.watch([id])
+        with suppress(LedgerUnavailable):  # it is closed: the app stops
+            async with aclosing(changes), aclosing(with_pauses(changes, PAUSE)) as events:
+                async for record in events:
+                    if record is not None:
+                        view = await self.view(record, request.scope)
+                        yield f"event: {record.state}\ndata: {view.model_dump_json()}\n\n"
+                    elif await request.is_disconnected():
+                        return
+                    else:
+                        yield ": still there\n\n"
 
     async def _cancel(self, id: str, request: Request, response: Response) -> RecordView:
         try:
