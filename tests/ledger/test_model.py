@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 
 import hypothesis
 import pytest
@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.ledger.broken import WAYS
+from tests.ledger.deeds import Deed
 from tests.ledger.lives import Lives
-from tests.ledger.suite import SQLiteStore, Store
+from tests.ledger.suite import SQLiteStore, Store, after, call
 
 MINUTES = float(os.environ.get("MODEL_MINUTES") or 10)
 # What a power loss would take is not the model's business.
@@ -59,3 +60,23 @@ def test_a_ledger_broken_on_purpose_differs_from_the_model(way: str, monkeypatch
     WAYS[way](monkeypatch.setattr)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(lives_on("sqlite"), settings=SEARCH)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_a_refused_call_is_gone_at_once_or_a_moment_later_and_the_model_knows_both(kind: str) -> None:
+    """In a batch whose changes are applied one by one, a claim finds what was refused before it, or not."""
+    machine = lives_on(kind)()
+    try:
+        machine.lives = [machine.do(machine.new_life())]
+        (owner, *_) = machine.lives[0].owners
+        for _ in range(10):
+            known = call(id=machine.name("call"))
+            machine.act(Random(0), Deed("record", {"calls": [known], "owner": owner}))
+            machine.act(
+                Random(0),
+                Deed("record", {"calls": [known._replace(after=after("nobody"))], "owner": owner}),
+                Deed("cancel", {"id": "nobody"}),
+                Deed("claim", {"owner": owner, "ids": [known.id], "limit": 1}),
+            )
+    finally:
+        machine.teardown()
