@@ -150,3 +150,11 @@ def test_urgent_records_overtake_in_the_broker_too(stage: Stage) -> None:
         wait_until(stage.ended, PATIENCE)
     spoken = [event[1] for event in stage.events() if event[1] in ("calm", "urgent")]
     assert spoken == ["urgent", "calm"]
+
+
+def test_more_than_the_broker_is_to_hold_goes_through_whole(stage: Stage) -> None:
+    assert httpx.post(f"{stage.server.url}/urgent/it", params={"count": 2500}, timeout=60).status_code == 200
+    with CeleryWorker("-c", "4", "--pool", "threads"):
+        wait_until(stage.ended, 60, every=0.2)
+    assert stage.said("urgent", "it") == 2500
+    assert {row["claim"] for row in stage.records().values()} == {1}
