@@ -140,7 +140,9 @@ async def test_whoever_speaks_after_the_end_is_told_and_changes_nothing(segundo:
 
 
 async def test_an_attempt_leaves_no_report_behind(segundo: Segundo) -> None:
-    await segundo.submit(bursts_and_ends)
+    await segundo.submit(bursts)
+    await wait_until_async(progress)
+    gate.set()
     await ended(1)
     runtime = segundo._runtime
     assert runtime is not None
