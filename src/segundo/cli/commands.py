@@ -8,14 +8,14 @@ import typer
 from segundo.cli import doctor as doctors
 from segundo.cli import migrations, records
 from segundo.cli import worker as workers
-from segundo.cli.place import ledger_at, place_of
+from segundo.cli.place import ledger_at
 from segundo.record import State
 
 ABOUT = """
 Segundo's command line: look into a ledger, and run its records.
 
-The ledger is the file that the app keeps its records in. Every command finds it by --ledger, else by the
-variable SEGUNDO_LEDGER, else as segundo.db in this folder; only `worker` asks the app.
+The ledger is the file, or the database, that the app keeps its records in. Every command finds it by
+--ledger, else by the variable SEGUNDO_LEDGER, else as segundo.db in this folder; only `worker` asks the app.
 """
 RUN, LOOK, ACT = "Run", "Look: these only read, beside a running app", "Act"
 
@@ -32,8 +32,8 @@ Ledger = Annotated[
     str | None,
     typer.Option(
         "--ledger",
-        metavar="PATH",
-        help="The ledger's file [SEGUNDO_LEDGER, else ./segundo.db].",
+        metavar="PLACE",
+        help="The ledger's file, or postgresql://… [SEGUNDO_LEDGER, else ./segundo.db].",
         show_default=False,
     ),
 ]
@@ -184,4 +184,4 @@ def migrate(ledger: Ledger = None) -> None:
 
     An app does so itself when it starts, if its role may. A second call finds nothing to do.
     """
-    typer.echo(migrations.migrate(place_of(ledger)))
+    typer.echo(migrations.migrate(ledger_at(ledger)))

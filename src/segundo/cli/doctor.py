@@ -15,16 +15,20 @@ from rich.table import Table
 from rich.text import Text
 
 from segundo.cli.phrases import duration, line, number, size
+from segundo.cli.place import Place
 from segundo.cli.trial import trial
 from segundo.errors import ConfigurationError, LedgerError
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
-from segundo.ledger.sqlite.visitor import Glimpse, TooLong, Visitor, Worker
+from segundo.ledger.sqlite.visitor import TooLong, Visitor
+from segundo.ledger.stores import need_driver
+from segundo.ledger.visiting import Glimpse, Looks, Worker
 from segundo.record import State
 from segundo.settings import settings
 from segundo.shape import NEWEST_KNOWN, newer
 
 LARGE_WAL = 64 * 2**20  # bytes; SQLite begins anew after some 4 MiB, unless a long read is in its way
+SKEW = 5.0  # seconds between two clocks that are worth a word
 LATE = 60.0  # seconds that a due record may wait before it is worth a word
 WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))  # the first of each line of SQLite that has the fix
 
@@ -46,11 +50,11 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(path: Path) -> int:
-    """Print what is found about the ledger at `path`; the exit code, 1 if something is a problem."""
+def examine(place: Place) -> int:
+    """Print what is found about the ledger at `place`; the exit code, 1 if something is a problem."""
     console = Console(highlight=False)
     with console.status("looking"):
-        found = list(findings(path))
+        found = list(findings(place))
     table = Table.grid(padding=(0, 2, 0, 0))
     for level, subject, text in found:
         table.add_row(
@@ -60,8 +64,35 @@ def examine(path: Path) -> int:
     return int(any(finding.level is Level.PROBLEM for finding in found))
 
 
-def findings(path: Path) -> Iterator[Finding]:
+def findings(place: Place) -> Iterator[Finding]:
     yield framework(fastapi.__version__)
+    yield from _file_findings(place) if isinstance(place, Path) else _server_findings(place)
+
+
+def _server_findings(url: str) -> Iterator[Finding]:
+    try:
+        need_driver()
+        from segundo.ledger.postgres.visitor import ServerVisitor
+
+        with ServerVisitor(url) as visitor:
+            yield Finding(Level.OK, "server", visitor.server())
+            yield Finding(Level.OK, "schema", str(visitor.schema()))
+            yield clock(visitor.clock(), time.time())
+            yield from _processes(visitor)
+            yield from _records(visitor)
+    except (LedgerError, ConfigurationError) as error:
+        yield Finding(Level.PROBLEM, "ledger", str(error))
+
+
+def clock(server: float, here: float) -> Finding:
+    """Records go by the server's clock alone; a `run_at` of the app's goes by the app's."""
+    if abs(server - here) > SKEW:
+        text = f"differs from this machine's by {duration(abs(server - here))}: let both follow one (NTP)"
+        return Finding(Level.WARNING, "clock", f"the server's {text}")
+    return Finding(Level.OK, "clock", "the server's and this machine's agree")
+
+
+def _file_findings(path: Path) -> Iterator[Finding]:
     yield file_system(file.filesystem(path.parent))
     try:
         with Visitor(path) as visitor:
@@ -181,7 +212,7 @@ def _integrity(visitor: Visitor) -> Finding:
 # Processes
 
 
-def _processes(visitor: Visitor) -> Iterator[Finding]:
+def _processes(visitor: Looks) -> Iterator[Finding]:
     workers = visitor.workers()
     alive = [worker for worker in workers if worker.alive]
     yield _alive(alive)
@@ -230,7 +261,7 @@ def _durability(alive: Sequence[Worker]) -> Finding:
 # Records
 
 
-def _records(visitor: Visitor) -> Iterator[Finding]:
+def _records(visitor: Looks) -> Iterator[Finding]:
     states: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for seen in visitor.walk():
@@ -249,7 +280,7 @@ def _is_unknown(seen: Glimpse) -> bool:
     return seen.state == State.QUEUED and seen.reason == "UnknownTask"
 
 
-def _due(visitor: Visitor, *, nobody: bool) -> Finding:
+def _due(visitor: Looks, *, nobody: bool) -> Finding:
     due = visitor.oldest_due()
     late = 0.0 if due is None else time.time() - due
     if due is None or late <= 0:
@@ -266,7 +297,7 @@ def _due(visitor: Visitor, *, nobody: bool) -> Finding:
     )
 
 
-def _longest(visitor: Visitor) -> Iterator[Finding]:
+def _longest(visitor: Looks) -> Iterator[Finding]:
     record = visitor.longest()
     if record is not None and record.started_at is not None:
         text = f"the longest for {duration(time.time() - record.started_at)}: {record.task} {record.id}"

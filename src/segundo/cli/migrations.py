@@ -2,21 +2,22 @@
 
 from contextlib import closing
 
+from segundo.cli.place import Place
 from segundo.errors import ConfigurationError, LedgerUnusable
-from segundo.ledger.stores import need_driver, on_a_server
+from segundo.ledger.stores import need_driver
 
 
-def migrate(url: str) -> str:
+def migrate(at: Place) -> str:
     """Make them, or bring them up to date; what was done. Raises LedgerUnusable."""
-    if not on_a_server(url):
-        raise ConfigurationError(f"{url} is a file: its tables are made and kept up to date by the app")
+    if not isinstance(at, str):
+        raise ConfigurationError(f"{at} is a file: its tables are made and kept up to date by the app")
     need_driver()
     import psycopg
 
-    from segundo.ledger.postgres.connecting import Place
+    from segundo.ledger.postgres import connecting
     from segundo.ledger.postgres.migrations import SCHEMA_VERSION, migrate
 
-    place = Place.at(url)
+    place = connecting.Place.at(at)
     try:
         with closing(place.connect()) as connection:
             done = migrate(connection, place)

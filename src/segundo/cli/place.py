@@ -6,37 +6,49 @@ from pathlib import Path
 from typing import TypeVar
 
 from segundo.errors import ConfigurationError, LedgerUnavailable
-from segundo.ledger.sqlite import MEMORY, SQLiteLedger
+from segundo.ledger.sqlite import MEMORY
+from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.stores import ledger_at as stored_at
+from segundo.ledger.stores import need_driver, on_a_server
+from segundo.ledger.visiting import Looks
+from segundo.ledger.written import WrittenLedger
 from segundo.settings import settings
 
 T = TypeVar("T")
 
+Place = Path | str  # a file, or a server's URL
+
 PATIENCE = 10.0  # seconds that a command waits for the ledger
 
 
-def ledger_at(option: str | None) -> Path:
-    """The file that --ledger names, else SEGUNDO_LEDGER, else ./segundo.db. Raises ConfigurationError."""
+def ledger_at(option: str | None) -> Place:
+    """What --ledger names, else SEGUNDO_LEDGER, else ./segundo.db: a file, or a server's URL as text.
+
+    Raises ConfigurationError.
+    """
     named = settings({"ledger": option}).ledger
     if named == MEMORY:
         raise ConfigurationError(f"{MEMORY} is inside the process that made it; name a file")
-    return Path(named)
+    return named if on_a_server(named) else Path(named)
 
 
-def place_of(option: str | None) -> str:
-    """The same, where it may be a server's URL, too."""
-    named = settings({"ledger": option}).ledger
-    if named == MEMORY:
-        raise ConfigurationError(f"{MEMORY} is inside the process that made it; name a file or a server")
-    return named
+def visit(place: Place) -> Looks:
+    """Who only looks. Raises LedgerUnusable if there is no ledger."""
+    if isinstance(place, Path):
+        return Visitor(place)
+    need_driver()
+    from segundo.ledger.postgres.visitor import ServerVisitor
+
+    return ServerVisitor(place)
 
 
-def change(path: Path, act: Callable[[SQLiteLedger], Awaitable[T]]) -> T:
-    """Open the ledger as a writer, beside the app's own, and `act`. The file must exist: see `Visitor`."""
-    return asyncio.run(_change(path, act))
+def change(place: Place, act: Callable[[WrittenLedger], Awaitable[T]]) -> T:
+    """Open the ledger as a writer, beside the app's own, and `act`. It must exist: see `visit`."""
+    return asyncio.run(_change(place, act))
 
 
-async def _change(path: Path, act: Callable[[SQLiteLedger], Awaitable[T]]) -> T:
-    ledger = SQLiteLedger(path, durability=settings({}).durability)
+async def _change(place: Place, act: Callable[[WrittenLedger], Awaitable[T]]) -> T:
+    ledger = stored_at(str(place), durability=settings({}).durability, record_timeout=PATIENCE)
     await ledger.open()
     try:
         return await act(ledger)

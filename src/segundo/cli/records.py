@@ -5,18 +5,16 @@ import json
 import sys
 import time
 from contextlib import aclosing, suppress
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from segundo.cli.phrases import number
-from segundo.cli.place import change, in_time
+from segundo.cli.place import Place, change, in_time, visit
 from segundo.cli.sheet import sheet
 from segundo.cli.table import table
 from segundo.errors import ConfigurationError, NotAllowed
-from segundo.ledger.sqlite import SQLiteLedger
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.written import WrittenLedger
 from segundo.progress import Progress
 from segundo.record import Record, State, again
 from segundo.task import seconds
@@ -30,8 +28,8 @@ MOMENT = 1.0  # seconds that `cancel` waits for what runs
 PRUNED_AT_ONCE = 1000  # rows of one transaction, so that a running app's requests need not wait long
 
 
-def print_json(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
-    with Visitor(path) as visitor:
+def print_json(place: Place, *, state: State | None, task: str | None, limit: int) -> None:
+    with visit(place) as visitor:
         for record in visitor.records(state=state, task=task, limit=limit):
             listed = {name: getattr(record, name) for name in LISTED}
             sys.stdout.write(
@@ -45,8 +43,8 @@ def _progress(record: Record) -> dict[str, object] | None:
     return None if progress is None else progress._asdict()
 
 
-def print_table(path: Path, *, state: State | None, task: str | None, limit: int) -> None:
-    with Visitor(path) as visitor:
+def print_table(place: Place, *, state: State | None, task: str | None, limit: int) -> None:
+    with visit(place) as visitor:
         records = list(visitor.records(state=state, task=task, limit=limit))
     if records:
         console = Console()
@@ -57,21 +55,21 @@ def print_table(path: Path, *, state: State | None, task: str | None, limit: int
         _remark("no such records" if state or task else "no records")
 
 
-def show(path: Path, id: str) -> None:
-    with Visitor(path) as visitor:
+def show(place: Place, id: str) -> None:
+    with visit(place) as visitor:
         record = visitor.find(id)
         before = visitor.waits_for(record)
     Console(highlight=False, soft_wrap=True).print(sheet(record, before, time.time()))
 
 
-def retry(path: Path, id: str) -> None:
-    call = again(_find(path, id))
+def retry(place: Place, id: str) -> None:
+    call = again(_find(place, id))
 
-    async def record(ledger: SQLiteLedger) -> Record:
+    async def record(ledger: WrittenLedger) -> Record:
         (recorded,) = await in_time(ledger.record([call], owner="segundo retry"))
         return recorded
 
-    recorded = change(path, record)
+    recorded = change(place, record)
     typer.echo(recorded.id)
     if recorded.same_as is not None:
         _remark(
@@ -80,10 +78,10 @@ def retry(path: Path, id: str) -> None:
         )
 
 
-def cancel(path: Path, id: str) -> None:
-    record = _find(path, id)
+def cancel(place: Place, id: str) -> None:
+    record = _find(place, id)
     if not record.state.terminal:
-        record = change(path, lambda ledger: _cancel(ledger, record.id))
+        record = change(place, lambda ledger: _cancel(ledger, record.id))
         if record.state is State.CANCELLED:
             typer.echo(f"cancelled {record.id}")
             return
@@ -93,7 +91,7 @@ def cancel(path: Path, id: str) -> None:
     raise NotAllowed(f"{record.id} has ended already: {record.state}")
 
 
-async def _cancel(ledger: SQLiteLedger, id: str) -> Record:
+async def _cancel(ledger: WrittenLedger, id: str) -> Record:
     """Cancel it; what runs has a moment to end, so that mostly the answer says how it did."""
     record = await in_time(ledger.cancel(id))
     if record.state is State.RUNNING:
@@ -104,23 +102,23 @@ async def _cancel(ledger: SQLiteLedger, id: str) -> Record:
     return record
 
 
-def prune(path: Path, older_than: str | None) -> None:
+def prune(place: Place, older_than: str | None) -> None:
     age = None if older_than is None else _age(older_than)
-    with Visitor(path):
+    with visit(place):
         pass  # there is a ledger: what follows would create one
 
-    async def delete(ledger: SQLiteLedger) -> int:
+    async def delete(ledger: WrittenLedger) -> int:
         pruned = deleted = await in_time(ledger.prune(older_than=age, limit=PRUNED_AT_ONCE))
         while deleted == PRUNED_AT_ONCE:
             deleted = await in_time(ledger.prune(older_than=age, limit=PRUNED_AT_ONCE))
             pruned += deleted
         return pruned
 
-    typer.echo(f"deleted {number(change(path, delete), 'record')}")
+    typer.echo(f"deleted {number(change(place, delete), 'record')}")
 
 
-def _find(path: Path, id: str) -> Record:
-    with Visitor(path) as visitor:
+def _find(place: Place, id: str) -> Record:
+    with visit(place) as visitor:
         return visitor.find(id)
 
 

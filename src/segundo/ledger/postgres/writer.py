@@ -180,11 +180,13 @@ class Writer(threading.Thread):
                 done(None, _as_ledger_error(error))
 
     def _wait_for_the_server(self, error: Unreachable) -> None:
-        if self._pause == 0:
-            logger.warning("the ledger's server cannot be reached: %s", error)
         for change, _ in self._batch:
             change.again = True
-        self._pause = min(max(2 * self._pause, FIRST_PAUSE), LONGEST_PAUSE)
+        if self._pause == 0:  # perhaps only the session broke: at once, and with everything
+            logger.warning("the ledger's server cannot be reached: %s", error)
+            self._pause = FIRST_PAUSE
+            return
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
         give_up = time.monotonic() + self._pause
         self._keep_what_can_wait(error)
         while not self._stopping and (left := give_up - time.monotonic()) > 0:

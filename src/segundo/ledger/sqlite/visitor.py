@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from segundo.errors import LedgerUnavailable, LedgerUnusable, UnknownRecord
 from segundo.ledger.sqlite import file
@@ -15,6 +15,7 @@ from segundo.ledger.sqlite import questions as ask
 from segundo.ledger.sqlite import statements as sql
 from segundo.ledger.sqlite.turns import Turns, lock_file
 from segundo.ledger.transaction import to_records
+from segundo.ledger.visiting import Glimpse, Worker
 from segundo.record import Record, State, waits_for
 
 LONGEST_READ = 0.1  # seconds; a longer read would keep the WAL of a busy app from being checkpointed
@@ -26,29 +27,6 @@ FEW = 10_000  # up to so many records of one state are found by its index, and s
 
 class TooLong(LedgerUnavailable):
     """A read would have held on to the file for longer than it may."""
-
-
-class Worker(NamedTuple):
-    """A process that joined the ledger. `held`: how many records are in its hands."""
-
-    number: int
-    id: str
-    host: str
-    pid: int
-    started_at: float
-    stopping: bool
-    durability: str
-    held: int
-    alive: bool
-
-
-class Glimpse(NamedTuple):
-    """What a walk sees of a record."""
-
-    id: str
-    state: str
-    task: str
-    reason: str | None
 
 
 class Visitor:
