@@ -94,7 +94,8 @@ class Machine(RuleBasedStateMachine):
         first: Divergence | None = None
         # Each transaction first deletes what was refused, if the loop has got round to asking for it by then:
         # a refused call that was recorded before is claimed by another of the same batch, or is gone.
-        for order, at_once in product(permutations(said), (False, True) if alone else (False,)):
+        orders = chain(permutations(said), permutations(_forgotten_at_once(said)))
+        for order, at_once in product(orders, (False, True) if alone else (False,)):
             model = self.model.copy()
             model.seen, model.again = seen, alone
             try:
@@ -129,6 +130,19 @@ class Machine(RuleBasedStateMachine):
         """Every record, read past the ledger, and who waits for whom."""
         records = self.store.records()
         return records, await ledger.waits_for(sorted(records))
+
+
+def _forgotten_at_once(said: Sequence[Said]) -> list[Said]:
+    """All forgets of an owner as one: of refused requests, none is to be kept for another's sake."""
+    owners: dict[str, list[str]] = {}
+    for one in said:
+        if one.deed.verb == "forget":
+            owners.setdefault(one.deed.args["owner"], []).extend(one.deed.args["ids"])
+    forgets = [
+        Said(Deed("forget", {"owner": owner, "ids": list(dict.fromkeys(ids))}), None)
+        for owner, ids in owners.items()
+    ]
+    return forgets + [one for one in said if one.deed.verb != "forget"]
 
 
 def _said(deed: Deed, answer: Any) -> list[Said]:

@@ -166,8 +166,9 @@ class Model:
     def take_back(self) -> None:
         """What the next transaction does first: the calls of refused requests go."""
         refused, self.refused = self.refused, []
-        for owner, ids, held in refused:
-            self._take_back(owner, ids, held=held)
+        for whose in dict.fromkeys((owner, held) for owner, _, held in refused):
+            ids = dict.fromkeys(id for owner, some, held in refused if (owner, held) == whose for id in some)
+            self._take_back(whose[0], ids, held=whose[1])
 
     def _take_back(self, owner: str, ids: Collection[str], *, held: bool) -> None:
         """Transition k."""

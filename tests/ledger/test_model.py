@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from segundo.record import Link
 from tests.ledger.broken import WAYS
 from tests.ledger.deeds import Deed
 from tests.ledger.lives import Lives
@@ -60,6 +61,24 @@ def test_a_ledger_broken_on_purpose_differs_from_the_model(way: str, monkeypatch
     WAYS[way](monkeypatch.setattr)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(lives_on("sqlite"), settings=SEARCH)
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_requests_that_are_forgotten_together_are_forgotten_at_once_and_the_model_knows(kind: str) -> None:
+    """One by one, what waits for another would be cancelled with that one, and then be gone itself."""
+    machine = lives_on(kind)()
+    try:
+        machine.lives = [machine.do(machine.new_life())]
+        (owner, *_) = machine.lives[0].owners
+        first = call(id=machine.name("call"), held=True)
+        behind = [call(id=machine.name("call"), held=False, after=(Link(first.id, "cancel"),)) for _ in "ab"]
+        machine.act(Random(0), Deed("record", {"calls": [first, *behind], "owner": owner}))
+        machine.act(
+            Random(0),
+            *(Deed("forget", {"owner": owner, "ids": [first.id, waiting.id]}) for waiting in behind),
+        )
+    finally:
+        machine.teardown()
 
 
 @pytest.mark.parametrize("kind", STORES)
