@@ -55,7 +55,7 @@ def waits(name: str) -> None:
 
 def wait_for(name: str) -> None:
     while not Path(name).exists():
-        time.sleep(0.01)
+        time.sleep(0.01)  # what it waits for happens in another process
 
 
 @task(queue="emails", retry=Retry(attempts=3, wait="constant", base=0.2, jitter=False))

@@ -13,7 +13,7 @@ from segundo.ledger import Settlement
 from segundo.ledger.sqlite import SQLiteLedger, file
 from segundo.record import State
 from tests.failures.conftest import OpenLedger
-from tests.failures.faults import Faults, Gate, io_error
+from tests.failures.faults import Faults, Gate, end_of_turn, io_error
 from tests.failures.story import ME, call, rows
 from tests.support import wait_until_async
 
@@ -71,7 +71,7 @@ async def test_a_call_that_cannot_be_written_fails_alone(opened: OpenLedger, fau
         good, bad = [call(), call()], call()._replace(arguments=object())  # type: ignore[arg-type]
         calls = (good[0], bad, good[1])  # of three requests, in one transaction
         recording = [asyncio.ensure_future(ledger.record([each], owner=ME)) for each in calls]
-        await asyncio.sleep(0)
+        await end_of_turn()
         gate.open()
         await held_up
         said = await asyncio.gather(*recording, return_exceptions=True)

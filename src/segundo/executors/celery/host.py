@@ -155,5 +155,5 @@ class Life:
         await self._asked.wait()
         try:
             await lifespan.shut_down()
-        except Exception:
+        except Exception:  # the app's own; this thread ends with it, and nobody waits to hear of it
             logger.exception("the app did not stop in good order in this worker process")
