@@ -58,10 +58,10 @@ coverage: install ## The tests again, with branch coverage (servers that tests s
 	$(BIN)/python $(PYTEST) --cov --cov-report=term-missing:skip-covered $(TESTS)
 
 soak: install ## kill -9 under load, for as long as it takes to trust it
-	SOAK=long $(BIN)/python -m pytest -rs -m soak --timeout=7200 $(TESTS)
+	SOAK=long $(BIN)/python -m pytest -rs -s -m soak --timeout=7200 $(TESTS)
 
 soak-short: install ## The same, bounded, as CI runs it
-	SOAK=short $(BIN)/python -m pytest -rs -m soak --timeout=600 $(TESTS)
+	SOAK=short $(BIN)/python $(PYTEST) -m soak --timeout=600 $(TESTS)
 
 test-postgres: install services-installed ## The ledger's tests, and some more, on a real PostgreSQL server
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m postgres $(TESTS)

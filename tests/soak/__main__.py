@@ -13,6 +13,7 @@ from tests.soak.storm import Weather, storm
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--kills", type=int)
+    parser.add_argument("--cuts", type=int, help="attempts that kills must cut off; until then it kills on")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--beside", type=int, help="`segundo worker` processes beside the server")
     parser.add_argument("--seed", type=int, help="draws the requests, kills and waits; printed")

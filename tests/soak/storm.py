@@ -15,6 +15,7 @@ from typing import Self
 
 from tests.soak import processes
 from tests.soak.clients import Clients
+from tests.soak.evidence import Evidence
 from tests.soak.history import Asked, History, Journal, Killed, Stalled, Vanished
 from tests.soak.host import Host, send
 from tests.soak.rows import damage, live_records, read_rows
@@ -32,6 +33,7 @@ class Weather:
     """What a storm is made of. Times are seconds; one seed draws the same requests, kills and waits."""
 
     kills: int
+    cuts: int = 0  # what the kills must cut off, of attempts: until then it kills on, thrice as often at most
     workers: int = 1  # of uvicorn
     beside: int = 0  # `segundo worker` processes that run records too
     seed: int = 0
@@ -113,17 +115,24 @@ class Storm:
             for number in range(weather.clients)
         ]
         with Clients(self._host.port, self._journal, streams, rate=weather.rate) as clients:
-            for kill in range(1, weather.kills + 1):
+            for kill in range(1, 3 * weather.kills + 1):
                 clients.wait_for_answers(weather.answers, timeout=60)
                 if self._chance.random() < weather.deploys:
                     self._deploy()
                     clients.wait_for_answers(1, timeout=60)
-                self._one_kill(last=kill == weather.kills)
+                self._one_kill(last=kill >= weather.kills)
+                if kill >= weather.kills and self._cut_off() >= weather.cuts:
+                    break
 
     def settle(self) -> None:
         """Wait until no record is live, or until that took too long: the checker tells what is left."""
         with suppress(AssertionError):
             wait_until(lambda: live_records(self.ledger) == 0, timeout=self._weather.drain, every=0.1)
+
+    def _cut_off(self) -> int:
+        """How many attempts did not end, because their process died."""
+        attempts = Evidence(History.read(self.history), ()).attempts.values()
+        return sum(one.ended is None and one.death is not None for several in attempts for one in several)
 
     def _one_kill(self, *, last: bool) -> None:
         """Draw first, act then: what is drawn must not hang on what happens."""
