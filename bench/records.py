@@ -53,8 +53,8 @@ def copies(ledger: Path, template: str, count: int, *, due_in: float) -> None:
     with _open(ledger) as db:
         columns = [name for _, name, *_ in db.execute("PRAGMA table_info(records)")]
         own = {
-            "id": "printf('%012x', CAST(created_at * 1000 AS INTEGER) + (:first + n) / 16)"
-            " || lower(hex(randomblob(12)))",
+            "id": "printf('%014x', CAST(created_at * 1000000 AS INTEGER) + (:first + n) * 62)"
+            " || lower(hex(randomblob(11)))",
             "run_at": "created_at + :due_in + n * 1e-6",
         }
         values = ", ".join(own.get(column, column) for column in columns)

@@ -19,7 +19,7 @@ STYLES = {
     State.CANCELLED: "yellow",
 }
 WIDE = 120  # columns from which ids are whole and the queue is shown
-SHORTEST_ID = 16  # characters: the time in milliseconds, and 16 random bits
+SHORTEST_ID = 16  # characters: the time in microseconds, and 8 random bits
 QUEUE, NOTE = 12, 20  # characters at most; a note may be longer in a wide terminal
 FIXED = 9 + 3 + 4 + 5 * 2  # columns of STATE, TRY, AGE and the gaps between six
 SHORTEST_TASK = 12
