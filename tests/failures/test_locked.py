@@ -176,7 +176,7 @@ async def test_a_ledger_closes_though_a_stranger_holds_the_lock(opened: OpenLedg
             waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
             await end_of_turn()
             await ledger.close()
-            with pytest.raises(LedgerUnavailable):
+            with pytest.raises(LedgerUnavailable, match="locked by another program"):
                 await waiting
             stranger.do("ROLLBACK")
         assert rows(ledger) == {}
@@ -221,7 +221,7 @@ async def test_a_ledger_closes_though_what_it_tries_again_finds_the_lock_taken(
             waiting = asyncio.ensure_future(ledger.record([call()], owner=ME))
             await wait_until_async(lambda: faults.seen[-2:] == ["BEGIN IMMEDIATE"] * 2)
             await ledger.close()
-            with pytest.raises(LedgerUnavailable):
+            with pytest.raises(LedgerUnavailable, match="locked by another program"):
                 await waiting
             stranger.do("ROLLBACK")
         assert rows(ledger) == {}

@@ -4,30 +4,18 @@ import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable
 from segundo.ledger import Beat, Published, Settlement, changes, claims, publishing, settling, workers
 from segundo.ledger.answers import Answers
 from segundo.ledger.forks import forks
-from segundo.ledger.posting import Posted
 from segundo.ledger.refused import Forget, Refused
 from segundo.ledger.watching import Glance, Watch
+from segundo.ledger.writer import Writer
 from segundo.record import Call, Record, State
 
 T = TypeVar("T")
-
-
-class Writer(Protocol):
-    """The thread that applies what is posted."""
-
-    commits: int
-
-    def post(self, posted: list[Posted]) -> None: ...
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-    def join(self, timeout: float | None = None) -> None: ...
-    def is_alive(self) -> bool: ...
 
 
 class WrittenLedger(ABC):

@@ -19,7 +19,7 @@ from segundo.ledger.postgres.migrations import migrate
 from segundo.ledger.postgres.reader import Reader
 from segundo.ledger.postgres.transaction import ServerTransaction
 from segundo.ledger.postgres.workers import LEASE, Worker, Workers
-from segundo.ledger.postgres.writer import Writer
+from segundo.ledger.postgres.writer import ServerWriter
 from segundo.ledger.refused import Refused
 from segundo.ledger.watching import Glance
 from segundo.ledger.written import WrittenLedger
@@ -88,8 +88,8 @@ class PostgresLedger(WrittenLedger):
         self._bell.start()
         self._bell.listening.wait(self.record_timeout)
 
-    def _new_writer(self, connection: Connection) -> Writer:
-        return Writer(
+    def _new_writer(self, connection: Connection) -> ServerWriter:
+        return ServerWriter(
             connection,
             connect=self._connect,
             refused=self._refused,

@@ -1,26 +1,26 @@
-"""The one thread that writes: all that waits is committed together, and says that this process lives.
+"""The thread that writes to the server, and says there that this process lives.
 
-A batch that fails is undone and applied again: as a whole if it only stood in another's way, else each change
-alone, so that a bad one fails alone. While the server cannot be reached, calls to be recorded wait for it, as
-long as their requests do; everything else is refused at once, for who asked asks again.
+A batch that only stood in another's way is tried again as a whole. While the server cannot be reached, calls
+to be recorded wait for it, as long as their requests do; everything else is refused at once, for who asked
+asks again.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 
-from segundo.errors import LedgerUnavailable
 from segundo.ledger.changes import Change, RecordCalls
 from segundo.ledger.postgres.connecting import Connect, Connection
 from segundo.ledger.postgres.contact import Contact
 from segundo.ledger.postgres.transaction import ServerTransaction
 from segundo.ledger.postgres.workers import Workers
-from segundo.ledger.posting import Box, Posted, answer, apply, refuse, take
+from segundo.ledger.posting import apply, refuse
 from segundo.ledger.refused import Refused
+from segundo.ledger.writer import Writer
 
 logger = logging.getLogger("segundo.ledger")
 
@@ -41,12 +41,13 @@ class Unreachable(Exception):
     """The server is not there, or the session broke."""
 
 
-class Writer(threading.Thread):
-    """Applies changes in batches until it is told to stop; what was posted before that is still applied.
-
-    Who posts a change always gets an answer, whatever happens in here. `workers`: who of this process is to
-    be kept alive; while one is, so is this thread, also after its end.
+class ServerWriter(Writer):
+    """`workers`: who of this process is to be kept alive; while one is, so is this thread, also after its
+    end. `patience`: seconds of unbroken contact before it may say who is dead. `clock`: for tests; None: the
+    server's. `committed`: called after each commit.
     """
+
+    of_the_store: ClassVar[tuple[type[Exception], ...]] = (psycopg.Error, OSError, Unreachable)
 
     def __init__(
         self,
@@ -61,75 +62,42 @@ class Writer(threading.Thread):
         committed: Callable[[ServerTransaction], None],
         answered: Callable[[], None],
     ) -> None:
-        super().__init__(name="segundo-ledger", daemon=True)
-        self.commits = 0
+        super().__init__(refused=refused, answered=answered)
         self._connect = connect
-        self._refused = refused
         self._workers = workers
         self._contact = contact
         self._contact_needed = patience
         self._clock = clock
         self._committed = committed
-        self._answered = answered
-        self._posted: Box = Box()
-        self._batch: list[Posted] = []  # what is being applied
-        self._stopping = False
-        self._over = False
         self._closed = threading.Event()
+        self._tries = 0  # of this batch, which stands in another's way
         self._pause = 0.0  # seconds until the server is tried again; 0: it is there
         self._connection: Connection | None = connection
-
-    def post(self, posted: list[Posted]) -> None:
-        """Apply these with the next batch and call each one's `done` in this thread, and then `answered`."""
-        self._posted.put(posted)
-        if self._over:  # it ended a moment ago, so nobody else will look
-            self._refuse_posted()
-            self._answered()
-
-    def stop(self) -> None:
-        self._posted.put(None)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until all that was posted is answered."""
         self._closed.wait(timeout)
 
-    # The thread
+    # Between batches
 
-    def run(self) -> None:
-        try:
-            while not self._stopping:
-                self._work()
-            self._forget_at_last()
-        except BaseException:
-            logger.critical("the ledger's writer has ended, and requests are refused", exc_info=True)
-            raise
-        finally:
-            self._over = True
-            refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
-            self._refuse_posted()
-            self._answered()
-            self._closed.set()
-            self._live_on()
-            self._disconnect()
+    def _until_needed(self) -> float | None:
+        return self._workers.until_due()
 
-    def _work(self) -> None:
-        self._batch = self._take(self._workers.until_due())
-        try:
-            if self._batch or self._refused or self._workers.until_due() == 0:
-                self._write()
-        except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
-            logger.exception("the ledger's writer failed, and goes on")
-            refuse(self._batch, _as_ledger_error(error))
+    @property
+    def _needed(self) -> bool:
+        return super()._needed or self._workers.until_due() == 0
+
+    def _look(self) -> None:
+        """Nothing to do: the bell tells."""
+
+    def _rest(self) -> None:
+        self._tries = 0
         self._answered()
 
-    def _take(self, pause: float | None) -> list[Posted]:
-        batch, stop = take(self._posted, pause)
-        self._stopping = self._stopping or stop
-        return batch
-
-    def _refuse_posted(self) -> None:
-        while waiting := self._take(None):
-            refuse(waiting, LedgerUnavailable("the ledger is closed"))
+    def _end(self) -> None:
+        self._closed.set()
+        self._live_on()
+        self._disconnect()
 
     def _live_on(self) -> None:
         """The ledger is closed, and a thread of this process still runs a task: nobody else may."""
@@ -140,44 +108,14 @@ class Writer(threading.Thread):
                 logger.debug("a lease was not renewed: %s", error)
                 self._workers.gone.wait(LONGEST_PAUSE)
 
-    # Batches
+    # What the server's absence does, and other processes
 
-    def _write(self) -> None:
-        tries = 0
-        while True:
-            self._batch = [posted for posted in self._batch if not posted[0].unwanted]
-            try:
-                results = self._commit([change for change, _ in self._batch])
-            except Unreachable as error:
-                self._wait_for_the_server(error)
-                if not self._batch:
-                    return
-            except IN_THE_WAY as error:
-                tries += 1
-                why = str(error)
-                if tries == TRIES:
-                    break
-            except Exception as error:
-                why = str(error)
-                break
-            else:
-                for (_, done), result in zip(self._batch, results, strict=True):
-                    answer(done, result)
-                return
-        self._write_each(why)
-
-    def _write_each(self, why: str) -> None:
-        if len(self._batch) > 1:
-            logger.warning(
-                "a batch of %d changes failed and is applied one by one: %s", len(self._batch), why
-            )
-        for change, done in self._batch:
-            change.again = True
-            try:
-                (result,) = self._commit([change])
-                answer(done, result)
-            except Exception as error:
-                done(None, _as_ledger_error(error))
+    def _try_again(self, error: Exception) -> bool:
+        if isinstance(error, Unreachable):
+            self._wait_for_the_server(error)
+            return True
+        self._tries += 1
+        return isinstance(error, IN_THE_WAY) and self._tries < TRIES
 
     def _wait_for_the_server(self, error: Unreachable) -> None:
         for change, _ in self._batch:
@@ -193,27 +131,15 @@ class Writer(threading.Thread):
             self._batch += self._take(left)
             self._keep_what_can_wait(error)
         if self._stopping:
-            refuse(self._batch, _as_ledger_error(error))
+            refuse(self._batch, self._reason(error))
             self._batch = []
             self._answered()
 
     def _keep_what_can_wait(self, error: Unreachable) -> None:
         others = [posted for posted in self._batch if not isinstance(posted[0], RecordCalls)]
         self._batch = [posted for posted in self._batch if isinstance(posted[0], RecordCalls)]
-        refuse(others, _as_ledger_error(error))
+        refuse(others, self._reason(error))
         self._answered()
-
-    def _forget_at_last(self) -> None:
-        if self._refused:
-            try:
-                self._commit([])
-            except Exception as error:
-                logger.error(
-                    "%d calls of refused requests may still be in the ledger, and would run when another "
-                    "process takes over: %s",
-                    len(self._refused),
-                    error,
-                )
 
     # One transaction
 
@@ -290,9 +216,3 @@ class Writer(threading.Thread):
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def _as_ledger_error(error: Exception) -> Exception:
-    if isinstance(error, psycopg.Error | OSError | Unreachable):
-        return LedgerUnavailable(f"the ledger could not write: {error}")
-    return error

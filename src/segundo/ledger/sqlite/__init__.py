@@ -20,7 +20,7 @@ from segundo.ledger.refused import Refused
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.reader import Reader
 from segundo.ledger.sqlite.turns import Turns, lock_file
-from segundo.ledger.sqlite.writer import Writer
+from segundo.ledger.sqlite.writer import FileWriter
 from segundo.ledger.written import WrittenLedger
 from segundo.record import Record, State
 
@@ -91,7 +91,7 @@ class SQLiteLedger(WrittenLedger):
         self._refused = Refused()
         self._reader = Reader(self.path)
         try:
-            self._writer = Writer(
+            self._writer = FileWriter(
                 lambda: self._connect(self.path, self._durability),
                 self._turns,
                 refused=self._refused,

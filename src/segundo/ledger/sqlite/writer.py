@@ -1,28 +1,27 @@
-"""The one thread that writes: all that waits is committed together (group commit).
+"""The thread that writes into the file: in turns with those of other processes.
 
 While there is more to do, the turn is kept as long as nobody else waits for it, and the loop is woken for the
 answers of a batch as the next one's COMMIT begins: it then has the interpreter to itself for that long.
 
-A batch that fails is undone and its changes are applied again, each alone and on a fresh connection, so that
-a bad one fails alone and an unknown outcome becomes known. Nothing here is ever called on an event loop.
+What failed is applied again on a fresh connection.
 """
 
 import logging
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from segundo.errors import LedgerUnavailable
 from segundo.ledger.changes import Change
-from segundo.ledger.posting import Box, Posted, answer, apply, refuse, take
+from segundo.ledger.posting import apply, refuse
 from segundo.ledger.refused import Refused
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.statements import CANCELS, COUNT_CANCEL
 from segundo.ledger.sqlite.transaction import FileTransaction, Inexact
 from segundo.ledger.sqlite.turns import Turns
 from segundo.ledger.transaction import Transaction
+from segundo.ledger.writer import Writer
 
 logger = logging.getLogger("segundo.ledger")
 
@@ -33,11 +32,14 @@ class Busy(Exception):
     """A stranger holds the write lock: nothing was changed, try again."""
 
 
-class Writer(threading.Thread):
-    """Applies changes in batches until it is told to stop; what was posted before that is still applied.
+class FileWriter(Writer):
+    """`connect`: makes its connections. `in_place`: whether the file is still where it was opened.
 
-    Who posts a change always gets an answer, whatever happens in here.
+    `changed`: called when others may have made records claimable; `asked`: when a cancel of what runs may
+    have been asked for.
     """
+
+    of_the_store: ClassVar[tuple[type[Exception], ...]] = (sqlite3.Error, OSError, Busy)
 
     def __init__(
         self,
@@ -51,21 +53,14 @@ class Writer(threading.Thread):
         asked: Callable[[], None],
         answered: Callable[[], None],
     ) -> None:
-        super().__init__(name="segundo-ledger", daemon=True)
-        self.commits = 0
+        super().__init__(refused=refused, answered=answered)
         self._connect = connect
         self._turns = turns
-        self._refused = refused
         self._in_place = in_place
         self._clock = clock
         self._changed = changed
         self._asked = asked
-        self._answered = answered
-        self._posted: Box = Box()
-        self._batch: list[Posted] = []  # what is being applied
         self._patient = True  # waits while a stranger holds the lock
-        self._stopping = False
-        self._over = False
         self._in_turn = False
         self._connection: sqlite3.Connection | None = connect()
         self._seen: int | None = _data_version(self._connection)
@@ -73,119 +68,48 @@ class Writer(threading.Thread):
         self._pause = LONGEST_LOOK
         self._looked = 0.0
 
-    def post(self, posted: list[Posted]) -> None:
-        """Apply these with the next batch and call each one's `done` in this thread, and then `answered`."""
-        self._posted.put(posted)
-        if self._over:  # it ended a moment ago, so nobody else will look
-            self._refuse_posted()
-            self._answered()
-
     def stop(self) -> None:
         self._patient = False
-        self._posted.put(None)
+        super().stop()
 
-    # The thread
+    # Between batches
 
-    def run(self) -> None:
-        try:
-            while not self._stopping:
-                self._work()
-            self._forget_at_last()
-        except BaseException:
-            logger.critical("the ledger's writer has ended, and requests are refused", exc_info=True)
-            raise
-        finally:
-            self._over = True
-            refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
-            self._refuse_posted()
-            self._answered()
-            self._take_turn()
-            try:
-                self._disconnect()  # the last to close merges the WAL into the file
-            finally:
-                self._give_turn()
+    def _until_needed(self) -> float | None:
+        return None if self._in_turn else self._pause
 
-    def _work(self) -> None:
-        self._batch = self._take(None if self._in_turn else self._pause)
-        try:
-            if self._batch or self._refused:
-                self._write()
-            self._look_for_others()
-        except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
-            logger.exception("the ledger's writer failed, and goes on")
-            refuse(self._batch, _as_ledger_error(error))
+    def _rest(self) -> None:
         if self._posted.empty() or (self._in_turn and self._turns.wanted()):
             # In this order: who is frozen when it has got its answer shall not hold up the others
             # (test_a_frozen_process_does_not_stop_the_others_from_working).
             self._give_turn()
             self._answered()
 
-    def _take(self, pause: float | None) -> list[Posted]:
-        """What waits now; if nothing does, wait for it up to `pause` seconds."""
-        batch, stop = take(self._posted, pause)
-        self._stopping = self._stopping or stop
-        return batch
+    def _end(self) -> None:
+        self._take_turn()
+        try:
+            self._disconnect()  # the last to close merges the WAL into the file
+        finally:
+            self._give_turn()
 
-    def _refuse_posted(self) -> None:
-        while waiting := self._take(None):
-            refuse(waiting, LedgerUnavailable("the ledger is closed"))
+    # What a stranger's lock does
 
-    # Batches
-
-    def _write(self) -> None:
-        while True:
-            self._batch = [posted for posted in self._batch if not posted[0].unwanted]
-            if not (self._batch or self._refused):
-                return
-            try:
-                results = self._commit([change for change, _ in self._batch])
-            except Busy as busy:
-                if not self._patient:
-                    refuse(self._batch, _as_ledger_error(busy))
-                    return
-                self._batch += self._take(None)
-            except Exception as error:  # whose it is, each change shows when it is alone
-                # Only its text is kept: its frames hold statements, and while one of those lives, closing the
-                # connection does not give back its locks.
-                why = str(error)
-                break
-            else:
-                for (_, done), result in zip(self._batch, results, strict=True):
-                    answer(done, result)
-                return
-        self._write_each(why)
-
-    def _write_each(self, why: str) -> None:
-        if len(self._batch) > 1:
-            logger.warning(
-                "a batch of %d changes failed and is applied one by one: %s", len(self._batch), why
-            )
-        for change, done in self._batch:
-            try:
-                answer(done, self._commit_alone(change))
-            except Exception as error:  # it goes to who asked, whatever it is
-                done(None, _as_ledger_error(error))
+    def _try_again(self, error: Exception) -> bool:
+        if not isinstance(error, Busy):
+            return False
+        if self._patient:
+            self._batch += self._take(None)
+        else:
+            refuse(self._batch, self._reason(error))
+            self._batch = []
+        return True
 
     def _commit_alone(self, change: Change[Any]) -> Any:
-        change.again = True
         while True:
             try:
-                return self._commit([change])[0]
-            except Busy as busy:
+                return super()._commit_alone(change)
+            except Busy:
                 if change.unwanted or not self._patient:
-                    raise LedgerUnavailable("the ledger is locked by another program") from busy
-
-    def _forget_at_last(self) -> None:
-        if self._refused:
-            try:
-                self._commit([])
-            except Exception as error:  # nobody is left to be told, so the log is
-                logger.error(
-                    "%d calls of refused requests may still be in the ledger, and would run when another "
-                    "process takes over: %s",
-                    len(self._refused),
-                    error,
-                )
+                    raise
 
     # One transaction
 
@@ -242,7 +166,7 @@ class Writer(threading.Thread):
             connection.execute("BEGIN IMMEDIATE")
         except BaseException as error:
             if isinstance(error, sqlite3.Error) and _code(error) == sqlite3.SQLITE_BUSY:
-                raise Busy from error
+                raise Busy("it is locked by another program") from error
             self._undo(error)
             raise
         return FileTransaction(connection, self._clock(), self._turns, exact=exact)
@@ -295,14 +219,14 @@ class Writer(threading.Thread):
             self._connection.close()
             self._connection = None
 
-    def _look_for_others(self) -> None:
+    def _look(self) -> None:
         """Notice what other processes committed, now and then: their records may be ours to run."""
         now = time.monotonic()
         if now < self._looked + self._pause:
             return
         self._looked = now
         try:
-            version, cancels = self._look()
+            version, cancels = self._version()
         except sqlite3.Error as error:  # the next change will say so to who waits for it
             logger.warning("the ledger cannot be read: %s", error)
             self._disconnect()
@@ -316,7 +240,7 @@ class Writer(threading.Thread):
         else:
             self._pause = min(self._pause * 1.5, LONGEST_LOOK)
 
-    def _look(self) -> tuple[int | None, str | None]:
+    def _version(self) -> tuple[int | None, str | None]:
         """The version of the file, and, where it has changed, how many cancels were asked for."""
         if self._connection is None or (version := _data_version(self._connection)) == self._seen:
             return self._seen, self._cancels
@@ -330,12 +254,6 @@ def _data_version(connection: sqlite3.Connection) -> int:
 def _cancels(connection: sqlite3.Connection) -> str | None:
     found = connection.execute(CANCELS).fetchone()
     return None if found is None else str(found[0])
-
-
-def _as_ledger_error(error: Exception) -> Exception:
-    if isinstance(error, sqlite3.Error | OSError | Busy):
-        return LedgerUnavailable(f"the ledger could not write: {error or 'locked by another program'}")
-    return error
 
 
 def _is_full(error: BaseException) -> bool:
