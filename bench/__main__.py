@@ -1,4 +1,4 @@
-"""`python -m bench request|drain|start|backlog|stall|idle|fair`."""
+"""`python -m bench NAME`; `python -m bench --help` lists the names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from bench import machine, report, sides
 from bench.errors import BenchError
@@ -19,6 +20,8 @@ BENCHMARKS = {
     "stall": "the event loop's lag while another process holds the ledger's write lock",
     "idle": "what an app that does nothing costs",
     "fair": "four worker processes on one ledger: refusals, and shares of commits",
+    "worker": "no-op tasks a second on a Celery worker, beside bare Celery",
+    "delay": "an endpoint with one task for Celery, beside one that calls Celery's own .delay()",
 }
 WITH_CONTROL = {"request", "start", "stall", "idle"}
 WORK = Path(__file__).with_name(".work")
@@ -50,7 +53,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             command.add_argument(
                 "--control", action="store_true", help="stock on both sides: ratios must be about 1"
             )
-        importlib.import_module(f"bench.{name}").add_arguments(command)
+        _module(name).add_arguments(command)
     return parser.parse_args(arguments)
 
 
@@ -62,9 +65,7 @@ def main(arguments: list[str]) -> int:
     try:
         machine.require(directory)
         contenders = sides.choose(getattr(options, "control", False))
-        found: report.Report = importlib.import_module(f"bench.{options.name}").run(
-            options, contenders, directory
-        )
+        found: report.Report = _module(options.name).run(options, contenders, directory)
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -77,10 +78,15 @@ def main(arguments: list[str]) -> int:
     return 1 if options.strict and not found.all_met else 0
 
 
+def _module(name: str) -> Any:
+    return importlib.import_module(f"bench.{name.replace('-', '_')}")
+
+
 def _section_name(options: argparse.Namespace) -> str:
     """Runs that measure something else get a section of their own."""
     apart = {"control": "control", "declared": "declared", "fsync_delay_us": "slow disk"}
     extra = [title for option, title in apart.items() if getattr(options, option, None)]
+    extra += [value for option in ("endpoint", "broker") if (value := getattr(options, option, None))]
     return ", ".join([options.name, *extra])
 
 

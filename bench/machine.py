@@ -8,11 +8,13 @@ import platform
 import sqlite3
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import BenchError
 
 MEASURED_WITH = ("segundo", "fastapi", "starlette", "pydantic", "uvicorn", "uvloop", "httptools")
+WITH_BROKER = ("celery", "kombu", "amqp", "redis", "psycopg")
 NOT_A_DISK = {"tmpfs", "ramfs", "devtmpfs"}
 
 
@@ -27,8 +29,18 @@ def machine(directory: Path) -> str:
 
 def versions() -> str:
     """One line: Python, SQLite, and the packages that take part."""
-    parts = [f"Python {platform.python_version()}", f"SQLite {sqlite3.sqlite_version}"]
-    for name in MEASURED_WITH:
+    return ", ".join(
+        (
+            f"Python {platform.python_version()}",
+            f"SQLite {sqlite3.sqlite_version}",
+            packages(MEASURED_WITH),
+        )
+    )
+
+
+def packages(names: Sequence[str]) -> str:
+    parts: list[str] = []
+    for name in names:
         try:
             parts.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -69,6 +81,24 @@ def cpu_seconds(pid: int) -> float:
     """CPU time of a process, all its threads, to the nanosecond (/proc/PID/stat rounds to 10 ms)."""
     per_process_clock = (~pid << 3) | 2  # what clock_getcpuclockid(3) returns on Linux
     return time.clock_gettime(per_process_clock)
+
+
+def cpu_seconds_below(pid: int) -> float:
+    """CPU time of a process and of its descendants that live, to 10 ms."""
+    children: dict[int, list[int]] = {}
+    used: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        number = int(path.parent.name)
+        children.setdefault(int(fields[1]), []).append(number)
+        used[number] = int(fields[11]) + int(fields[12])
+    family = [pid]
+    for member in family:
+        family += children.get(member, [])
+    return sum(used.get(member, 0) for member in family) / os.sysconf("SC_CLK_TCK")
 
 
 def busy_seconds() -> float:

@@ -40,8 +40,15 @@ class Server:
     """A context manager: inside, the process is ready; after it, it has ended without complaint."""
 
     def __init__(
-        self, side: str, directory: Path, *, workers: int = 1, environ: Mapping[str, str] | None = None
+        self,
+        side: str,
+        directory: Path,
+        *,
+        app: str = "bench.apps:app",
+        workers: int = 1,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        self.app = app
         self.side = side
         self.directory = directory
         self.workers = workers
@@ -88,7 +95,7 @@ class Server:
     def _command(self) -> list[str]:
         options = ["--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"]
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", str(self.workers)]
-        return [sys.executable, "-m", "uvicorn", "bench.apps:app", *options, *where]
+        return [sys.executable, "-m", "uvicorn", self.app, *options, *where]
 
     def _ready(self) -> bool:
         if self.process.poll() is not None:
