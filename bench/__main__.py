@@ -21,6 +21,7 @@ BENCHMARKS = {
     "idle": "what an app that does nothing costs",
     "fair": "four worker processes on one ledger: refusals, and shares of commits",
     "worker": "no-op tasks a second on a Celery worker, beside bare Celery",
+    "broker-down": "requests and the loop's lag while the broker refuses, or its link drops packets",
     "delay": "an endpoint with one task for Celery, beside one that calls Celery's own .delay()",
 }
 WITH_CONTROL = {"request", "start", "stall", "idle"}

@@ -83,6 +83,11 @@ class Records:
     def clear(self) -> None:
         self._connection.execute("TRUNCATE records")
 
+    def keep(self, count: int, where: str) -> None:
+        """Delete all but so many of these."""
+        some = f"SELECT id FROM records WHERE {where} ORDER BY id LIMIT %s"
+        self._connection.execute(f"DELETE FROM records WHERE id NOT IN ({some})".encode(), (count,))
+
     def copies(self, count: int) -> None:
         """Add copies of the one record there is, queued and due, as if they had just been recorded."""
         columns = [column.name for column in self._described()]
