@@ -1,5 +1,5 @@
 # Everything a contributor or CI runs. `make` lists it.
-# Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE,
+# Overridable: PYTHON (interpreter for .venv), TESTS (what to test), WORKERS (test processes), BENCH, SERVE, ENGINE,
 # UPSTREAM (--near: only what is near to background tasks), SERVICES (which servers, by name).
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,6 +12,7 @@ TESTS ?= tests
 WORKERS ?= 2
 BENCH ?= request
 SERVE ?=
+ENGINE ?= sqlite
 UPSTREAM ?=
 SERVICES ?=
 PYTEST := -m pytest -rs -n $(WORKERS)
@@ -104,8 +105,8 @@ upstream-newest-python: .venv-newest/.installed ## The same of the newest FastAP
 	@python=$$(scripts/python newest); scripts/environment .venv-newest "$$python" --group upstream --editable '.[cli,celery,postgres]'
 	@touch $@
 
-demo: install ## The main promise on real input, in under a minute; SERVE=1 leaves the app up and prints its addresses
-	SERVE=$(SERVE) $(BIN)/python -m examples.demo
+demo: install ## The main promise on real input; ENGINE=sqlite, postgres, redis or rabbitmq; SERVE=1 leaves all up and prints where
+	@SERVE=$(SERVE) ENGINE=$(ENGINE) $(BIN)/python -m examples.demo
 
 bench: install ## One benchmark against stock BackgroundTasks: BENCH=request, drain, start, backlog or stall
 	$(BIN)/python -m bench $(BENCH)

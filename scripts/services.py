@@ -24,7 +24,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-PATIENCE = 30.0  # seconds for a server to begin, or to end
+PATIENCE = 90.0  # seconds for a server to begin, or to end: RabbitMQ takes 10 on a quiet machine
 HOST = "127.0.0.1"
 
 
@@ -366,7 +366,9 @@ def install(services: Sequence[type[Service]]) -> None:
     if not packages:
         return
     if os.getuid() != 0 or shutil.which("apt-get") is None:
-        raise NotInstalled(f"missing: {' '.join(packages)}. On Debian or Ubuntu: sudo apt-get install them")
+        raise NotInstalled(
+            f"servers are missing. On Debian or Ubuntu: sudo apt-get install {' '.join(packages)}"
+        )
     print(f"installing {' '.join(packages)}", flush=True)
     # No server of the package is started, nor left running: each test has its own.
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}

@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import httpx
 import pytest
 
 from examples.demo.content import SignUp, Upload
+from examples.demo.engine import ENGINES
 from examples.demo.evidence import Evidence
 from examples.demo.load import Answer
 from examples.demo.verdict import Verdict, judge
@@ -52,6 +55,44 @@ def test_the_demo_loses_nothing_under_a_kill_and_cleans_up(tmp_path: Path) -> No
     assert count(run.stdout, "processed") == count(run.stdout, "Files promised") > 0
     assert max(map(len, run.stdout.splitlines())) <= 80
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """PostgreSQL's user is another than root, and comes into none of pytest's folders."""
+    folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.celery
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("engine", "kills", "of"), [("redis", 3, "the app"), ("rabbitmq", 2, "the broker")])
+def test_on_celery_it_loses_nothing_when_workers_broker_and_app_are_killed(
+    open_folder: Path, engine: str, kills: int, of: str
+) -> None:
+    for service in ENGINES[engine].services:
+        if service.program() is None:
+            pytest.skip(f"{service.name} is not installed: `make services`")
+    settings = {"ENGINE": engine, "DEMO_REQUESTS": "80", "DEMO_KILLS": str(kills), "SERVE": ""}
+    environment = demo_environment(open_folder, **settings)
+    run = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=230)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert {row: count(run.stdout, row) for row in ZEROS} == dict.fromkeys(ZEROS, 0)
+    assert (count(run.stdout, "Kills"), count(run.stdout, f"of {of}")) == (kills, 1)
+    assert count(run.stdout, "arrived") == count(run.stdout, "Emails promised") > 0
+    assert count(run.stdout, "processed") == count(run.stdout, "Files promised") > 0
+    assert list(open_folder.iterdir()) == []
+
+
+def test_an_engine_that_there_is_not_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
+    environment = demo_environment(tmp_path, ENGINE="kafka")
+    run = subprocess.run(COMMAND, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=50)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "ENGINE=kafka" in run.stderr
+    assert all(engine in run.stderr for engine in ENGINES)
+    assert len(run.stderr.splitlines()) == 1
 
 
 @pytest.mark.timeout(150)

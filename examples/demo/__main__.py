@@ -3,12 +3,14 @@
 import asyncio
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from examples.demo.run import Run
 from examples.demo.settings import Settings
+from scripts.services import NotInstalled, install
 
 
 async def main(settings: Settings) -> int:
@@ -23,12 +25,28 @@ async def main(settings: Settings) -> int:
         code = await run.play()
     except asyncio.CancelledError:  # Ctrl+C, or SIGTERM
         code = 130
+    except (RuntimeError, TimeoutError) as error:  # something did not start
+        run.say(f"the demo could not go on: {error}")
     finally:
         if code == 1:
-            run.say(f"the ledger, files, emails and the app's output are kept in {folder}")
+            run.say(f"files, emails and the output of all programs are kept in {folder}")
         else:
             shutil.rmtree(folder)
     return code
 
 
-sys.exit(asyncio.run(main(Settings.from_environment())))
+def prepared() -> Settings:
+    """What is to run, its servers installed. Ends the program, with what to do, if that cannot be."""
+    try:
+        settings = Settings.from_environment()
+        install(settings.engine.services)
+    except (ValueError, NotInstalled) as error:
+        sys.exit(f"make demo: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"make demo: {' '.join(error.cmd)} ended with exit code {error.returncode}; see above")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    return settings
+
+
+sys.exit(asyncio.run(main(prepared())))

@@ -13,8 +13,8 @@ from typing import Any
 
 from PIL import Image
 
-from examples.demo.mailbox import Mailbox
-from examples.demo.server import ROOT, Server
+from examples.demo.program import ROOT
+from examples.demo.stage import Stage
 
 LIVE = ("waiting", "queued", "running")
 
@@ -29,18 +29,18 @@ class Evidence:
     audited: Counter[str]
 
     @classmethod
-    async def collect(cls, server: Server, mailbox: Mailbox) -> "Evidence":
+    async def collect(cls, stage: Stage) -> "Evidence":
         return cls(
-            records=await records(server.ledger),
-            emails=Counter(mailbox.arrived),
-            reports=reports(server.uploads),
-            audited=audited(server.audit_log),
+            records=await records(stage.ledger),
+            emails=Counter(stage.mailbox.arrived),
+            reports=reports(stage.server.uploads),
+            audited=audited(stage.server.audit_log),
         )
 
 
-async def records(ledger: Path) -> dict[str, dict[str, Any]]:
+async def records(ledger: str) -> dict[str, dict[str, Any]]:
     """All records of the ledger, as `segundo ls --json` prints them."""
-    ls = ["ls", "--json", "--limit", "1000000", "--ledger", str(ledger)]
+    ls = ["ls", "--json", "--limit", "1000000", "--ledger", ledger]
     command = [sys.executable, "-m", "segundo", *ls]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
     out, err = await process.communicate()
@@ -49,7 +49,7 @@ async def records(ledger: Path) -> dict[str, dict[str, Any]]:
     return {record["id"]: record for record in map(json.loads, out.splitlines())}
 
 
-async def live(ledger: Path) -> int:
+async def live(ledger: str) -> int:
     return sum(record["state"] in LIVE for record in (await records(ledger)).values())
 
 

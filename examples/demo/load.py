@@ -31,12 +31,18 @@ class Answer:
 
 
 class Load:
-    """`moments` are the events of the requests at which somebody wants to be told that the load got there."""
+    """`moments` are the events of the requests at which somebody wants to be told that the load got there.
 
-    def __init__(self, server: Server, requests: Sequence[Request], *, clients: int) -> None:
+    `pause`: seconds between two requests of a client, on average.
+    """
+
+    def __init__(
+        self, server: Server, requests: Sequence[Request], *, clients: int, pause: float = 0.0
+    ) -> None:
         self.answers: list[Answer] = []
         self._server = server
         self._clients = clients
+        self._pause = pause
         self._size = len(requests)
         self._left: Iterator[tuple[int, Request]] = iter(enumerate(requests))
         self._moments: dict[int, asyncio.Event] = {}
@@ -57,6 +63,7 @@ class Load:
     async def _client(self) -> None:
         async with httpx.AsyncClient(base_url=self._server.url, timeout=30, trust_env=False) as client:
             for position, request in self._left:
+                await asyncio.sleep(random.uniform(0, 2 * self._pause))
                 await self._server.up.wait()
                 if position in self._moments:
                     self._moments[position].set()

@@ -1,16 +1,19 @@
 """How a verdict looks on a terminal."""
 
+from collections.abc import Mapping
+
 from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from examples.demo.engine import Target
 from examples.demo.verdict import Verdict
 
 Row = tuple[str, int | str, str]
 
 
-def table(verdict: Verdict, *, kills: int, seconds: float) -> RenderableType:
+def table(verdict: Verdict, *, kills: Mapping[Target, int], seconds: float) -> RenderableType:
     """Fits in 80 columns."""
     grid = Table(box=SIMPLE, show_header=False, show_edge=False, pad_edge=False)
     grid.add_column("what")
@@ -58,9 +61,14 @@ def of_effects(verdict: Verdict) -> list[Row]:
     ]
 
 
-def of_kills(verdict: Verdict, kills: int, seconds: float) -> list[Row]:
+def of_kills(verdict: Verdict, kills: Mapping[Target, int], seconds: float) -> list[Row]:
     return [
-        ("Kills", kills, "kill -9 under load, then a new start"),
+        ("Kills", sum(kills.values()), "kill -9 under load, then a new start"),
+        *(
+            (f"  of {target.value}", kills[target], "")
+            for target in Target
+            if len(kills) > 1 and kills[target]
+        ),
         ("  tasks run again", verdict.ran_again, "declared ones that a kill interrupted"),
         ("Seconds", f"{seconds:.1f}", "from the first start to the last record"),
     ]

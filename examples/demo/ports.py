@@ -1,0 +1,27 @@
+"""Ports that nobody listens on."""
+
+import socket
+from contextlib import closing
+from random import SystemRandom
+
+
+def free_port(room: int = 1) -> int:
+    """A loopback port that is free, and so are the next ones, `room` in all.
+
+    Below the range that the kernel gives to outgoing connections, so that none of them has taken it when a
+    server that was killed is started again.
+    """
+    for port in SystemRandom().sample(range(20_000, 32_000, room), 200):
+        if all(is_free(number) for number in range(port, port + room)):
+            return port
+    raise RuntimeError("none of 200 ports is free")
+
+
+def is_free(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
