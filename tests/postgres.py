@@ -63,6 +63,7 @@ class Schemas:
             return
         for table in tables:
             self._connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+        self._connection.execute("DELETE FROM meta WHERE name LIKE 'mov%'")
         self._free.append(url)
 
     def rows(self, url: str, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

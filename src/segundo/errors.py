@@ -14,6 +14,7 @@ SegundoError
 └── LedgerError
     ├── LedgerUnavailable     the ledger could not do it in time; nothing was changed
     ├── LedgerUnusable        the file is no ledger of ours, too new, read-only, on a network disk
+    │   └── LedgerMoved       its records have moved to another ledger
     └── LedgerForked          the ledger was opened before a fork and used after it
 
 RetryLater is not an error: a task raises it to be run again later.
@@ -102,6 +103,10 @@ class LedgerUnavailable(LedgerError):
 
 class LedgerUnusable(LedgerError):
     """The ledger's file cannot be used at all; the message says why and what to do."""
+
+
+class LedgerMoved(LedgerUnusable):
+    """The ledger's records have moved to another, or are about to; the message says which."""
 
 
 class LedgerForked(LedgerError):

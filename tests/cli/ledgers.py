@@ -38,6 +38,10 @@ async def queued(ledger: SQLiteLedger, **fields: Any) -> Record:
     return record
 
 
+async def call_many(ledger: SQLiteLedger, count: int) -> None:
+    await ledger.record([call() for _ in range(count)], owner=ME)
+
+
 async def running(ledger: SQLiteLedger, **fields: Any) -> Record:
     (record,) = await ledger.claim(ME, ids=[(await queued(ledger, **fields)).id], limit=1)
     return record

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from segundo.cli import doctor as doctors
-from segundo.cli import migrations, records
+from segundo.cli import migrations, moves, records
 from segundo.cli import worker as workers
 from segundo.cli.place import ledger_at
 from segundo.record import State
@@ -176,6 +176,33 @@ def prune(
 ) -> None:
     """Delete ended records that are past their retention; a running app does so by itself."""
     records.prune(ledger_at(ledger), older_than)
+
+
+@commands.command(rich_help_panel=ACT)
+def move(
+    old: Annotated[
+        str,
+        typer.Argument(
+            metavar="OLD", help="The ledger that they leave: a file, or postgresql://…", show_default=False
+        ),
+    ],
+    new: Annotated[
+        str,
+        typer.Argument(
+            metavar="NEW", help="The ledger that they go to; it is made if need be.", show_default=False
+        ),
+    ],
+    all: Annotated[bool, typer.Option("--all", help="Records that have ended, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would move.")] = False,
+) -> None:
+    """Move the records that have not ended to another ledger, with all that they have been through.
+
+    Stop the app and its workers first: while one is alive in OLD, nothing is moved. Apps may run on NEW.
+    Broken off, also by a kill, the same command finishes it: each record runs once. OLD is then shut, and
+    tells an app that opens it where its records went.
+    """
+    act = moves.show if dry_run else moves.move
+    act(ledger_at(old), ledger_at(new), ended=all)
 
 
 @commands.command(rich_help_panel=ACT)

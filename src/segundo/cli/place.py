@@ -1,7 +1,9 @@
 """Where the ledger is, and how a command changes it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -48,10 +50,23 @@ def change(place: Place, act: Callable[[WrittenLedger], Awaitable[T]]) -> T:
 
 
 async def _change(place: Place, act: Callable[[WrittenLedger], Awaitable[T]]) -> T:
+    async with opened(place) as ledger:
+        me = f"segundo:{secrets.token_hex(8)}"
+        await in_time(ledger.join(me))  # so that nobody moves its records meanwhile
+        try:
+            return await act(ledger)
+        finally:
+            with suppress(LedgerUnavailable):  # what was done is done; who is gone is soon known to be dead
+                await in_time(ledger.leave(me))
+
+
+@asynccontextmanager
+async def opened(place: Place) -> AsyncGenerator[WrittenLedger]:
+    """The ledger there, to be written to by who has not joined it. It is made if it does not exist."""
     ledger = stored_at(str(place), durability=settings({}).durability, record_timeout=PATIENCE)
     await ledger.open()
     try:
-        return await act(ledger)
+        yield ledger
     finally:
         await ledger.close()
 

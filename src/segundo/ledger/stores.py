@@ -1,6 +1,7 @@
 """Which store a setting names: a file, or a database on a server, whose driver is loaded on first use."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Literal
 
 from segundo.errors import ConfigurationError
@@ -22,6 +23,16 @@ def ledger_at(ledger: str, *, durability: Literal["full", "normal"], record_time
     from segundo.ledger.postgres import PostgresLedger
 
     return PostgresLedger(ledger, durability=durability, record_timeout=record_timeout)
+
+
+def name_of(ledger: str) -> str:
+    """A setting as messages have it: a file's absolute path, or a server's URL without its password."""
+    if not on_a_server(ledger):
+        return str(Path(ledger).absolute())
+    need_driver()
+    from segundo.ledger.postgres.connecting import Place
+
+    return str(Place.at(ledger))
 
 
 def need_driver() -> None:

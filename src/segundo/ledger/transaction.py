@@ -66,6 +66,10 @@ class Transaction(ABC):
         """Store new records; those that are there stay as they are."""
 
     @abstractmethod
+    def insert_whole(self, records: Sequence[Record]) -> None:
+        """Store records with all that they have been through; those that are there stay as they are."""
+
+    @abstractmethod
     def changed(self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False) -> list[str]:
         """Which of `ids` a statement changes; mostly all."""
 
@@ -74,7 +78,7 @@ class Transaction(ABC):
         """Let nobody change these rows until the end: what is read of others then fits to them."""
 
     @abstractmethod
-    def hold_keys(self, calls: Iterable[Call]) -> None:
+    def hold_keys(self, calls: Iterable[Call | Record]) -> None:
         """Let nobody else record a call with the task and key of one of these until the end."""
 
     @property
@@ -86,6 +90,10 @@ class Transaction(ABC):
     def claimable(self) -> bool:
         """Whether other processes have something to look for."""
         return self.freed or self.queued
+
+    @abstractmethod
+    def gate(self, *, shut: bool = False) -> None:
+        """Until the end nobody shuts this ledger, or, to `shut` it, enters."""
 
     def give_back(self) -> int:
         """Give room that deleted records have left to the disk; how many pages. Most stores do it unasked."""

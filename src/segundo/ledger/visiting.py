@@ -26,6 +26,7 @@ class Glimpse(NamedTuple):
     id: str
     state: str
     task: str
+    queue: str
     reason: str | None
 
 

@@ -3,22 +3,27 @@
 import json
 
 from segundo.ledger.changes import Change
+from segundo.ledger.mark import check_open
 from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
 class Join(Change[int]):
-    """Register a worker, which then lives; its number."""
+    """Register a worker, which then lives; its number. Raises LedgerMoved if the ledger is shut to it."""
 
-    __slots__ = ("durability", "owner")
+    __slots__ = ("durability", "moving", "owner")
     order = 0
 
-    def __init__(self, owner: str, durability: str) -> None:
+    def __init__(self, owner: str, durability: str, *, moving: bool = False) -> None:
         super().__init__()
         self.owner = owner
         self.durability = durability
+        self.moving = moving
 
     def apply(self, tx: Transaction) -> int:
+        tx.gate()
+        if not self.moving:
+            check_open(tx)
         return tx.join(self.owner, self.durability)
 
 

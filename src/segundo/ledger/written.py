@@ -91,8 +91,12 @@ class WrittenLedger(ABC):
     # Changes
 
     @abstractmethod
-    async def join(self, owner: str) -> None:
-        """Register this process as `owner`, alive from now on."""
+    async def join(self, owner: str, *, moving: bool = False) -> None:
+        """Register this process as `owner`, alive from now on. `moving`: also where the ledger is shut."""
+
+    async def do(self, change: changes.Change[T]) -> T:
+        """Make a change that is no verb of the protocol: see `segundo.ledger.moving`."""
+        return await self._change(change)
 
     async def leave(self, owner: str) -> None:
         self._left.add(owner)

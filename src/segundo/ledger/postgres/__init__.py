@@ -119,8 +119,8 @@ class PostgresLedger(WrittenLedger):
         if forgotten:
             self._workers.drop(owner)
 
-    async def join(self, owner: str) -> None:
-        number = await self._change(processes.Join(owner, self._durability))
+    async def join(self, owner: str, *, moving: bool = False) -> None:
+        number = await self._change(processes.Join(owner, self._durability, moving=moving))
         self._workers.add(Worker(number, owner, socket.gethostname(), os.getpid(), self._durability))
 
     @property

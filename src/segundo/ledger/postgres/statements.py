@@ -314,3 +314,45 @@ GLANCE = f"""
 SELECT id, state, claim, owner, cancel_requested, run_at, progress FROM records WHERE id = {_each("%s")}
 """
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
+
+# Who enters a ledger, and who shuts it for a move, wait for each other: what a lock waited for is seen by
+# the next statement (test_who_enters_while_a_ledger_is_shut_finds_it_shut).
+ENTER = "SELECT pg_advisory_xact_lock_shared(hashtextextended(current_schema() || '/gate', 0))"
+SHUT = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '/gate', 0))"
+# move: primary key of meta. What this ledger says of a move, from it or into it.
+META = "SELECT value FROM meta WHERE name = %s"
+SET_META = "INSERT INTO meta VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+DROP_META = "DELETE FROM meta WHERE name = %s"
+# move: the workers table is small; owned. Who else is there, and what is in anybody's hands.
+OTHERS = "SELECT id FROM workers WHERE id <> %s"
+IN_HAND = "SELECT count(*) FROM records WHERE owner IS NOT NULL"
+# move: by hand, a walk along the primary key.
+LIVE = "SELECT count(*) FROM records WHERE finished_at IS NULL"
+ALL_THERE = "SELECT count(*) FROM records"
+TO_MOVE = """
+SELECT id, coalesce(length(arguments), 0) + coalesce(length(carried), 0)
+    + coalesce(length(result), 0) + coalesce(length(error), 0)
+FROM records WHERE id > %(after)s AND (%(ended)s OR finished_at IS NULL) ORDER BY id LIMIT %(limit)s
+"""
+# move: links_by_after.
+LINKS = f"SELECT before, after, on_failure FROM links WHERE after = {_each('%s')}"
+# move: every column of each record, in one text.
+INSERT_WHOLE = f"""
+INSERT INTO records ({ALL}) SELECT {ALL} FROM json_populate_recordset(NULL::records, %s::json)
+ON CONFLICT (id) DO NOTHING
+"""
+# move: primary key. Which of those that were to be taken in are others, that were here before.
+STRANGERS = f"""
+SELECT id FROM records
+WHERE id = {_each("%(ids)s")} AND owner IS DISTINCT FROM %(holder)s AND state <> 'cancelled'
+"""
+# move (b): owned; links_by_after. What was due keeps its time, and so its place among the others.
+HELD = "SELECT id FROM records WHERE owner = %s AND state = 'waiting' LIMIT %s"
+LET_GO = f"""
+UPDATE records SET owner = NULL,
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+            THEN 'waiting' ELSE 'queued' END
+WHERE id = {_each("%s")} AND owner = %s AND state = 'waiting'
+"""
+# move: primary key. Here it is no more, since it is there.
+DISCARD = f"DELETE FROM records WHERE id = {_each('%s')}"

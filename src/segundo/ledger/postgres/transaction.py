@@ -62,15 +62,21 @@ class ServerTransaction(Transaction):
             self._held |= more
             self.run(statements.HOLD, (json.dumps(sorted(more)),))
 
-    def hold_keys(self, calls: Iterable[Call]) -> None:
+    def hold_keys(self, calls: Iterable[Call | Record]) -> None:
         names = {json.dumps([call.task, call.key], default=str) for call in calls if call.key is not None}
         more = names - self._held_keys
         if more:
             self._held_keys |= more
             self.run(statements.HOLD_KEYS, (json.dumps(sorted(more)),))
 
+    def gate(self, *, shut: bool = False) -> None:
+        self.run(statements.SHUT if shut else statements.ENTER)
+
     def changed(self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False) -> list[str]:
         return [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
+
+    def insert_whole(self, records: Sequence[Record]) -> None:
+        self.run(statements.INSERT_WHOLE, (json.dumps([record._asdict() for record in records]),))
 
     def insert(self, records: Sequence[Record]) -> None:
         self.queued = self.queued or any(record.state is State.QUEUED for record in records)

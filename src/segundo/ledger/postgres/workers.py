@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from psycopg import sql
 
+from segundo.ledger.mark import NAME, Mark
 from segundo.ledger.postgres import statements
 from segundo.ledger.postgres.connecting import Connection
 
@@ -105,6 +106,9 @@ class Workers:
             "by another",
             self.lease,
         )
+        connection.execute(statements.ENTER)
+        for (mark,) in connection.execute(statements.META, (NAME,)).fetchall():
+            raise Mark.read(mark).error()
         connection.execute(statements.JOIN_AGAIN, {**worker._asdict(), "now": now, "lease": self.lease})
 
 

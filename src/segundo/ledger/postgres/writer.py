@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import psycopg
 
+from segundo.errors import LedgerMoved
 from segundo.ledger.changes import Change, RecordCalls
 from segundo.ledger.postgres.connecting import Connect, Connection
 from segundo.ledger.postgres.contact import Contact
@@ -175,6 +176,8 @@ class ServerWriter(Writer):
             now = self._workers.begin(connection)
         except psycopg.errors.LockNotAvailable as error:
             raise Unreachable("an earlier session of this process has not ended yet") from error
+        except LedgerMoved as error:  # it was taken for dead, and then all were moved
+            raise Unreachable(str(error)) from error
         self._contact.made(now)
         if self._pause:
             logger.info("the ledger's server is back")

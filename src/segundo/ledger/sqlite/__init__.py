@@ -131,8 +131,8 @@ class SQLiteLedger(WrittenLedger):
         if forgotten:
             self._turns.die(self._numbers.pop(owner))
 
-    async def join(self, owner: str) -> None:
-        self._numbers[owner] = await self._change(workers.Join(owner, self._durability))
+    async def join(self, owner: str, *, moving: bool = False) -> None:
+        self._numbers[owner] = await self._change(workers.Join(owner, self._durability, moving=moving))
 
     # Reads
 

@@ -301,3 +301,36 @@ GLANCE = """
 SELECT id, state, claim, owner, cancel_requested, run_at, progress FROM records
 WHERE id IN (SELECT value FROM json_each(?))
 """
+
+# move: primary key of meta. What this ledger says of a move, from it or into it.
+META = "SELECT value FROM meta WHERE name = ?"
+SET_META = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+DROP_META = "DELETE FROM meta WHERE name = ?"
+# move: the workers table is small; owned. Who else is there, and what is in anybody's hands.
+OTHERS = "SELECT id FROM workers WHERE id <> ?"
+IN_HAND = "SELECT count(*) FROM records WHERE owner IS NOT NULL"
+# move: by hand, a walk along the primary key.
+LIVE = "SELECT count(*) FROM records WHERE finished_at IS NULL"
+ALL_THERE = "SELECT count(*) FROM records"
+TO_MOVE = """
+SELECT id, coalesce(length(arguments), 0) + coalesce(length(carried), 0) + coalesce(length(result), 0)
+    + coalesce(length(error), 0)
+FROM records WHERE id > :after AND (:ended OR finished_at IS NULL) ORDER BY id LIMIT :limit
+"""
+# move: links_by_after.
+LINKS = "SELECT before, after, on_failure FROM links WHERE after IN (SELECT value FROM json_each(?))"
+# move: primary key. Which of those that were to be taken in are others, that were here before.
+STRANGERS = """
+SELECT id FROM records
+WHERE id IN (SELECT value FROM json_each(:ids)) AND owner IS NOT :holder AND state <> 'cancelled'
+"""
+# move (b): owned; links_by_after. What was due keeps its time, and so its place among the others.
+HELD = "SELECT id FROM records WHERE owner = ? AND state = 'waiting' LIMIT ?"
+LET_GO = """
+UPDATE records SET owner = NULL,
+    state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
+            THEN 'waiting' ELSE 'queued' END
+WHERE id IN (SELECT value FROM json_each(?)) AND owner = ? AND state = 'waiting'
+"""
+# move: primary key. Here it is no more, since it is there.
+DISCARD = "DELETE FROM records WHERE id IN (SELECT value FROM json_each(?))"

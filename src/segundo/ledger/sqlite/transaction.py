@@ -84,7 +84,10 @@ class FileTransaction(Transaction):
     def hold(self, ids: Sequence[str]) -> None:
         """Nothing to do: nobody else writes during a turn."""
 
-    def hold_keys(self, calls: Iterable[Call]) -> None:
+    def hold_keys(self, calls: Iterable[Call | Record]) -> None:
+        """Nothing to do."""
+
+    def gate(self, *, shut: bool = False) -> None:
         """Nothing to do."""
 
     def give_back(self) -> int:
@@ -96,6 +99,9 @@ class FileTransaction(Transaction):
         for _ in range(pages):
             self.run(statements.GIVE_BACK)
         return pages
+
+    def insert_whole(self, records: Sequence[Record]) -> None:
+        self._run_many(statements.INSERT, records)
 
     def insert(self, records: Sequence[Record]) -> None:
         common = [record for record in records if _is_common(record)]
