@@ -73,7 +73,7 @@ test-celery: install services-installed ## With real brokers and Celery workers:
 services-installed: install
 	@$(BIN)/python -m scripts.services install
 
-model: install ## The ledger beside its model for MODEL_MINUTES (10), and broken on purpose, which must be found
+model: install services-installed ## Both ledgers beside their model for MODEL_MINUTES (10), and broken on purpose, which must be found
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m model --timeout=7200 tests/ledger/test_model.py
 
 # Old libraries warn about what newer ones mended, so here a warning is no error.
