@@ -91,6 +91,9 @@ def ledger_faults(pytestconfig: pytest.Config) -> "LedgerFaults":
 @pytest.fixture
 def real_ledger(pytestconfig: pytest.Config, tmp_path: Path) -> Path:
     """No test mode: apps that start in this test have real ledger files, in the folder that this is, and an
-    executor that runs their records beside the requests, as on a server."""
+    executor that runs their records beside the requests, as on a server.
+
+    The ledger is a file also where the app has one on PostgreSQL: no test writes to a server that settings
+    name. For that, start the app in a process of its own."""
     pytestconfig.stash[_KEY]().be_real(tmp_path)
     return tmp_path

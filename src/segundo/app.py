@@ -214,13 +214,20 @@ class Segundo:
         records at once.
 
         Without `concurrency` it is the app's own, or the default where the app's servers only record (0).
-        Raises ConfigurationError once the app has started, and for a ledger that is in memory.
+        Raises ConfigurationError once the app has started, for a ledger that is in memory, and where Celery
+        workers run all queues and none is named.
         """
         if self._runtime is not None:
             raise ConfigurationError("this app has started already: what it runs is settled before")
         if self.settings.ledger == MEMORY:
             raise ConfigurationError(
                 f"the ledger {MEMORY} is in one process: a worker would find nothing in it"
+            )
+        if queues is None and self._routes.here.empty:
+            raise ConfigurationError(
+                "there is nothing for this worker to run: every queue goes to Celery workers. Start those "
+                "(SEGUNDO_APP=main:app celery -A segundo.celery worker -Q default), or name a queue that is "
+                "to be run here all the same (--queue)"
             )
         if concurrency is None and self.settings.concurrency == 0:
             concurrency = settings({}, {}).concurrency

@@ -31,6 +31,24 @@ LIVE = frozenset(State) - TERMINAL
 DEFAULT_PRIORITY = 5
 PRIORITIES = range(10)
 
+# What every store takes, so that a call which one would refuse is refused by all, on the caller's line.
+LARGEST = 2**31 - 1  # of what is counted
+# In bytes. No queue of a broker has a longer name; a name and a key fit together into one row of an index.
+LONGEST = {"queue": 255, "name": 1024, "key": 1024}
+
+
+def unstorable(text: object, longest: int) -> str | None:
+    """Why some store would not take this text, of at most so many bytes; None if all would."""
+    if not isinstance(text, str):
+        return f"is a text, not {text!r}"
+    if "\0" in text:
+        return f"cannot hold the character NUL, which PostgreSQL does not store: {text!r}"
+    try:
+        length = len(text.encode())
+    except UnicodeEncodeError:
+        return f"cannot hold half of a surrogate pair: {text!r}"
+    return f"has {length:,} bytes, and may have {longest:,}" if length > longest else None
+
 
 class Transition(NamedTuple):
     """One lettered row of the state table: who alone may make it, and the guard in its statement."""

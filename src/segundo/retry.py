@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from segundo.errors import DeclarationError, RetryLater
+from segundo.record import LARGEST
 
 WAITS = ("constant", "linear", "exponential")
 
@@ -30,8 +31,12 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if self.attempts is not None and (self.attempts < 1 or self.attempts % 1):
-            raise DeclarationError("Retry(attempts=…) is a whole number, 1 or more; None means without limit")
+        if self.attempts is not None:
+            if not 1 <= self.attempts <= LARGEST or self.attempts % 1:
+                raise DeclarationError(
+                    f"Retry(attempts=…) is a whole number, 1 to {LARGEST:,}; None means without limit"
+                )
+            object.__setattr__(self, "attempts", int(self.attempts))
         if not callable(self.wait) and self.wait not in WAITS:
             raise DeclarationError(f"Retry(wait=…) must be one of {', '.join(WAITS)} or a function")
         if not (self.base >= 0 and self.ceiling >= 0):  # nan is not

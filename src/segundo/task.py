@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from segundo.codec import Arguments, Value
 from segundo.errors import DeclarationError
-from segundo.record import DEFAULT_PRIORITY, PRIORITIES, Link, Wipe
+from segundo.record import DEFAULT_PRIORITY, LARGEST, LONGEST, PRIORITIES, Link, Wipe, unstorable
 from segundo.retry import NEVER, Retry
 
 P = ParamSpec("P")
@@ -82,7 +82,9 @@ class Options:
         if self.delay and self.run_at is not None:
             raise ValueError("options() takes delay=… or run_at=…, not both")
         if self.priority is not None:
-            check_priority(self.priority)
+            object.__setattr__(self, "priority", check_priority(self.priority))
+        _check_text("queue", self.queue)
+        _check_text("key", self.key)
         if self.on_failure not in ("cancel", "run"):
             raise ValueError(f'on_failure is "cancel" or "run", not {self.on_failure!r}')
         if self.on_failure == "run" and self.after is None:
@@ -98,6 +100,12 @@ class Options:
         return tuple(Link(id, self.on_failure) for id in ids if id is not None)
 
 
+def _check_text(option: str, text: str | None) -> None:
+    wrong = None if text is None else unstorable(text, LONGEST[option])
+    if wrong is not None:
+        raise ValueError(f"options({option}=…) {wrong}")
+
+
 def _several(after: HasId | str | Sequence[HasId | str]) -> Sequence[object]:
     if isinstance(after, str | HasId):  # asked first: a record is a sequence too
         return (after,)
@@ -108,6 +116,8 @@ def _several(after: HasId | str | Sequence[HasId | str]) -> Sequence[object]:
 
 def _id_of(before: object) -> str | None:
     if isinstance(before, str):
+        if not before.isprintable():
+            raise ValueError(f"after=…: no record has the id {before!r}")
         return before
     if isinstance(before, HasId):
         return before.id
@@ -218,7 +228,7 @@ def task(
             queue=queue,
             retry=retry or NEVER,
             timeout=timeout,
-            crash_limit=crashes,
+            crash_limit=crashes if crashes % 1 else int(crashes),
             priority=check_priority(priority),
             retention=None if retention is None else seconds(retention),
             keep_result=keep_result,
@@ -348,15 +358,19 @@ def check_declaration(task: Task) -> None:
     what = task.function.__qualname__
     if task.timeout is not None and task.timeout <= 0:
         raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
-    if task.crash_limit < 0 or task.crash_limit % 1:
-        raise DeclarationError(f"@task(crashes=…) of {what} is a whole number, 0 or more")
+    if not 0 <= task.crash_limit <= LARGEST or task.crash_limit % 1:
+        raise DeclarationError(f"@task(crashes=…) of {what} is a whole number, 0 to {LARGEST:,}")
+    for option in ("queue", "name"):
+        wrong = unstorable(getattr(task, option), LONGEST[option])
+        if wrong is not None:
+            raise DeclarationError(f"@task({option}=…) of {what} {wrong}")
     task.arguments.check_declaration()
 
 
 def check_priority(priority: int) -> int:
     if priority not in PRIORITIES:
         raise ValueError(f"priority is 0 to 9, 9 first; not {priority!r}")
-    return priority
+    return int(priority)  # 5.0 is one of them, and no integer for a store
 
 
 def timestamp(moment: datetime) -> float:

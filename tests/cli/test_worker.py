@@ -184,6 +184,13 @@ def test_an_app_may_come_from_a_factory_or_within_middleware(target: list[str]) 
     assert said("starts")
 
 
+def test_a_worker_that_has_nothing_to_run_says_so_and_what_to_start_instead() -> None:
+    brokered = {"SEGUNDO_BROKER": "redis://127.0.0.1:1"}
+    answer = segundo("worker", "main:app", env=brokered)
+    assert answer.code == 1
+    assert "celery -A segundo.celery worker" in answer.err
+
+
 # Stopping
 
 

@@ -404,6 +404,18 @@ async def test_who_may_cancel_can_depend_on_the_record() -> None:
     assert asked == [id]
 
 
+async def test_a_cancel_that_the_ledger_does_not_take_is_answered_503_and_may_be_tried_again() -> None:
+    async with running(app_with(cancel=Depends(operator))) as client:
+        await client.post("/later")
+        await wait_until_async(lambda: states() == ["queued"])
+        address = f"/tasks/{records()[0]['id']}/cancel"
+        elsewhere = LEDGER.rename("elsewhere.db")
+        answer = await client.post(address, headers=OPERATOR)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        elsewhere.rename(LEDGER)
+        assert (await client.post(address, headers=OPERATOR)).json()["state"] == "cancelled"
+
+
 async def test_a_starlette_app_has_the_route_too() -> None:
     app = Starlette()
     seg = Segundo(app, status="/tasks", cancel=Depends(operator))

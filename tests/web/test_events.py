@@ -4,6 +4,8 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,7 +13,7 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI
 
 from segundo import Segundo, current, status, task
-from tests.support import wait_until_async
+from tests.support import Server, ledger_rows, wait_until_async
 from tests.web.apps import served_client
 
 gate = threading.Event()
@@ -91,3 +93,40 @@ async def test_a_client_that_leaves_leaves_nothing_behind(monkeypatch: pytest.Mo
                     pass
         await wait_until_async(lambda: seg.ledger._watch._watchers == set())  # type: ignore[attr-defined]  # ours
         await wait_until_async(lambda: not [one for one in asyncio.all_tasks() if "_next" in repr(one)])
+
+
+APP = """
+import asyncio
+from fastapi import FastAPI
+from segundo import Segundo, task
+
+app = FastAPI()
+seg = Segundo(app, status="/tasks", grace=1)
+
+@task
+async def sleeps() -> None:
+    await asyncio.sleep(3600)
+
+@app.post("/")
+async def begin() -> str:
+    return (await seg.submit(sleeps)).id
+"""
+
+
+def test_a_stream_ends_when_its_server_stops(tmp_path: Path) -> None:
+    (tmp_path / "main.py").write_text(APP)
+    soon = ("--timeout-graceful-shutdown", "1")  # without it, the server waits for its clients
+    with (
+        Server("main:app", cwd=tmp_path, options=soon) as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        id = client.post("/").json()
+        with client.stream("GET", f"/tasks/{id}/events") as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("event: ")
+            server.terminate()
+            with suppress(httpx.RemoteProtocolError):  # uvicorn cuts it off
+                list(lines)
+        server.wait()
+        assert "Application shutdown complete" in server.output()
+    assert [row["state"] for row in ledger_rows(tmp_path / "segundo.db")] == ["queued"]  # in good order

@@ -310,6 +310,11 @@ def generator() -> Iterator[int]:
         (lambda: task(crashes=1.5)(_private), "crashes"),  # type: ignore[call-overload]  # what is tested
         (lambda: task(retry=Retry(base=float("nan")))(_private), "seconds"),
         (lambda: task(retry=Retry(attempts=1.5))(_private), "whole number"),  # type: ignore[arg-type]  # the same
+        (lambda: task(retry=Retry(attempts=2**31))(_private), "2,147,483,647"),
+        (lambda: task(crashes=2**31)(_private), "2,147,483,647"),
+        (lambda: task(queue="a\0b")(_private), "NUL"),
+        (lambda: task(queue="q" * 256)(_private), "256 bytes"),
+        (lambda: task(name="\ud800")(_private), "surrogate"),
         (lambda: RetryLater(float("nan")), "no number"),
         (lambda: task(priority=10)(_private), "priority"),
         (lambda: task(retention="a while")(_private), "duration"),
@@ -327,6 +332,10 @@ def test_what_cannot_be_a_task_is_refused_where_it_is_declared(declare: Any, sai
         ({"delay": 1, "run_at": 2.0}, "not both"),
         ({"priority": 10}, "priority"),
         ({"priority": -1}, "priority"),
+        ({"key": "a\0b"}, "NUL"),
+        ({"key": "ñ" * 513}, "1,026 bytes"),
+        ({"key": 7}, "is a text"),
+        ({"queue": "a\0b"}, "NUL"),
         ({"delay": float("nan")}, "delay"),
         ({"delay": "soon"}, "delay"),
         ({"run_at": float("inf")}, "run_at"),

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
-from segundo.errors import LedgerForked, LedgerUnavailable
+from segundo.errors import LedgerForked, LedgerUnavailable, UnknownRecord
 from segundo.ledger import Beat, Published, Settlement, changes, claims, publishing, settling, workers
 from segundo.ledger.answers import Answers
 from segundo.ledger.forks import forks
@@ -172,6 +172,8 @@ class WrittenLedger(ABC):
         return await self._change(workers.Rescue())
 
     async def cancel(self, id: str) -> Record:
+        if not id.isprintable():  # PostgreSQL would refuse the question
+            raise UnknownRecord(f"no record has the id {id!r}")
         return await self._change(changes.Cancel(id))
 
     async def progress(self, id: str, claim: int, progress: str) -> bool:

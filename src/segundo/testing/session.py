@@ -10,6 +10,7 @@ from typing import Any
 from segundo.context import Home
 from segundo.errors import ConfigurationError
 from segundo.ledger.sqlite import MEMORY
+from segundo.ledger.stores import on_a_server
 from segundo.names import Names
 from segundo.runtime import Runtime
 from segundo.settings import DEFAULTS, Settings
@@ -35,7 +36,9 @@ class Session(Present):
             runtime = InlineTested(self, settings, names, home, carry)
         else:
             configured = str(DEFAULTS["ledger"]) if settings.ledger == MEMORY else settings.ledger
-            ledger = str(self.trial.folder / Path(configured).name)
+            # A file, whatever the app has elsewhere: a test never touches a server that settings name.
+            name = str(DEFAULTS["ledger"]) if on_a_server(configured) else Path(configured).name
+            ledger = str(self.trial.folder / name)
             real = settings.changed("real_ledger", ledger=ledger, freeze=False)
             runtime = RealTested(self, real, names, home, carry)
         self._runtimes = [*self._open(), runtime]

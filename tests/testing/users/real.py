@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from shop import app, charge, log, ran, segundo
 
+from segundo import Segundo
 from segundo.errors import ConfigurationError
 from segundo.testing import LedgerClock, LedgerFaults, Recorder
 from segundo.testing.faults import Point
@@ -27,6 +29,13 @@ def test_it_is_in_the_tests_own_folder(real_ledger: Path, tasks: Recorder, tmp_p
         assert (tmp_path / "segundo.db").exists()
     assert real_ledger == tmp_path
     assert ran == [("charge", 5, "the shop's")]
+
+
+def test_it_is_a_file_also_where_the_app_has_a_server(real_ledger: Path, tasks: Recorder) -> None:
+    there = FastAPI()
+    Segundo(there, ledger="postgresql://nobody@127.0.0.1:1/nothing")
+    with TestClient(there):
+        assert (real_ledger / "segundo.db").exists()
 
 
 def test_it_keeps_records_over_a_restart(
