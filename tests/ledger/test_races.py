@@ -118,6 +118,15 @@ async def test_of_two_claims_of_whatever_is_due_no_record_is_in_both(race: Race)
     assert sorted(claimed) == sorted(record.id for record in records)
 
 
+async def test_two_who_publish_at_once_keep_to_one_window(race: Race) -> None:
+    queues = [f"queue{number}" for number in range(ROUNDS)]
+    calls = [call()._replace(queue=queue) for queue in queues for _ in range(5)]
+    await race.stage.ledger.record(calls, owner=race.stage.me)
+    orders = [order("publish", queues=[queue], window=2, limit=2, lease=60.0) for queue in queues]
+    for one, other in race.run(orders, orders):
+        assert [len(each.records) for each in (one, other)] in ([2, 0], [0, 2])
+
+
 async def test_a_record_that_is_cancelled_while_it_is_claimed_runs_and_is_told_or_never_runs(
     race: Race,
 ) -> None:

@@ -7,6 +7,8 @@ from segundo.ledger.changes import Change
 from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
+BUSY = 0.05  # seconds until a queue is looked at again of which another process is just publishing
+
 
 class Publish(Change[Published]):
     """Transition j of what is queued. Applied late: it sees what the same batch released and freed."""
@@ -37,6 +39,9 @@ class Publish(Change[Published]):
         for queue in self._queues(tx):
             if self.lost is not None:
                 tx.run(tx.sql.LOSE, {"queue": queue, "before": tx.now - self.lost + self.lease})
+            if not tx.may_publish(queue):
+                moments.append(tx.now + BUSY)
+                continue
             open_, lease_ends = tx.run(tx.sql.PUBLISHED, {"queue": queue, "now": tx.now}).fetchone()
             room = self.window - open_
             leased += self._lease(tx, queue, min(room, self.limit - len(leased)))

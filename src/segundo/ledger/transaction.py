@@ -158,6 +158,10 @@ class Transaction(ABC):
         finally:
             self.run("RELEASE step")
 
+    def may_publish(self, queue: str) -> bool:
+        """Whether nobody else just publishes of this queue; until the end of the transaction nobody will."""
+        return True
+
     # Reading
 
     def value(self, statement: str, *parameters: object, **named: object) -> Any:

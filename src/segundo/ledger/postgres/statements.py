@@ -155,6 +155,11 @@ LOSE = """
 UPDATE records SET published_until = NULL
 WHERE queue = %(queue)s AND state = 'queued' AND published_until IS NOT NULL AND published_until < %(before)s
 """
+# publish: two who count at once what is published of a queue would fill its window twice
+# (test_two_who_publish_at_once_keep_to_one_window).
+HOLD_WINDOW = """
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || ' publishes ' || %s, 0))
+"""
 # publish: published.
 PUBLISHED = """
 SELECT count(*), min(published_until) FROM records

@@ -72,6 +72,10 @@ class ServerTransaction(Transaction):
     def gate(self, *, shut: bool = False) -> None:
         self.run(statements.SHUT if shut else statements.ENTER)
 
+    def may_publish(self, queue: str) -> bool:
+        """Who does not get it does not wait: a process may be frozen that has it."""
+        return bool(self.value(statements.HOLD_WINDOW, queue))
+
     def changed(self, statement: str, parameters: Any, ids: list[str], *, exact: bool = False) -> list[str]:
         return [row[0] for row in self.run(f"{statement}RETURNING id", parameters).fetchall()]
 
