@@ -20,7 +20,7 @@ OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install services services-stop format check test coverage soak soak-short test-celery test-postgres services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
+.PHONY: help install services services-stop format check test coverage soak soak-short chaos chaos-short test-celery test-postgres services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -63,6 +63,12 @@ soak: install ## kill -9 under load, for as long as it takes to trust it
 
 soak-short: install ## The same, bounded, as CI runs it
 	SOAK=short $(BIN)/python $(PYTEST) -m soak --timeout=600 $(TESTS)
+
+chaos: install services-installed ## 20,000 calls for each broker while hosts are killed, cut off and frozen; the library broken on purpose
+	CHAOS=long $(BIN)/python -m pytest -rs -n $(WORKERS) -m chaos --timeout=7200 tests/chaos
+
+chaos-short: install services-installed ## The same, bounded, as CI runs it: every blow once
+	CHAOS=short $(BIN)/python -m pytest -rs -n $(WORKERS) -m chaos -k "not on_purpose" --timeout=600 tests/chaos
 
 test-postgres: install services-installed ## The ledger's tests, and some more, on a real PostgreSQL server
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m postgres $(TESTS)

@@ -57,7 +57,7 @@ class CeleryWorker:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(lambda: self._ready(seen), timeout=30)
+        wait_until(lambda: self._ready(seen), timeout=60)
 
     def _ready(self, seen: int) -> bool:
         assert self._process.poll() is None, f"the worker ended while starting:\n{self.output()}"

@@ -34,6 +34,10 @@ class Rule(StrEnum):
     WRONG_ANSWER = "wrong answer"
     DAMAGED = "damaged"  # the ledger's file
     UNTRUSTED = "untrusted history"
+    NOT_ITS_OWN = "not its own"  # a record ended by an attempt that did not hold its claim
+    CHILD = "child"  # a child call without its parent's success, or the other way round
+    KEY = "key"  # two calls with one key were live at once, or a duplicate is the same as nothing
+    PROGRESS = "progress"  # the last that a task said of itself is not in its record
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,7 @@ class Violation:
 
 
 Violations = Iterator[Violation]
+Judge = Callable[["Evidence"], Violations]
 
 
 def check(history: History, rows: Sequence[Row]) -> list[Violation]:
@@ -56,8 +61,9 @@ def check(history: History, rows: Sequence[Row]) -> list[Violation]:
     return judge(Evidence(history, rows))
 
 
-def judge(evidence: Evidence) -> list[Violation]:
-    return [violation for rule in RULES for violation in rule(evidence)]
+def judge(evidence: Evidence, *, more: Sequence[Judge] = ()) -> list[Violation]:
+    """By the rules of all storms, and `more` of this one's."""
+    return [violation for rule in (*RULES, *more) for violation in rule(evidence)]
 
 
 def answered_calls_are_recorded(evidence: Evidence) -> Violations:
@@ -106,14 +112,14 @@ def refused_requests_leave_nothing(evidence: Evidence) -> Violations:
         for call in request.sent.calls:
             for attempt in evidence.attempts.get(call.call, ()):
                 yield Violation(
-                    Rule.REFUSED_RAN, call.call, f"{call.call} ran in {_where(attempt)}, but {answer}"
+                    Rule.REFUSED_RAN, call.call, f"{call.call} ran in {where(attempt)}, but {answer}"
                 )
             for row in evidence.rows_of.get(call.call, ()):
                 yield Violation(Rule.REFUSED_RECORDED, call.call, f"{call.call} is {row.state}, but {answer}")
 
 
 def plain_functions_start_once(evidence: Evidence) -> Violations:
-    for _, call, attempts in _attempts(evidence):
+    for _, call, attempts in attempts_of(evidence):
         if call.kind != "task" and len(attempts) > 1:
             yield Violation(
                 Rule.STARTED_TWICE, call.call, f"{call.call} is {call.kind} and started {len(attempts)} times"
@@ -121,19 +127,21 @@ def plain_functions_start_once(evidence: Evidence) -> Violations:
 
 
 def attempts_never_overlap(evidence: Evidence) -> Violations:
-    for _, call, attempts in _attempts(evidence):
-        for earlier, later in combinations(attempts, 2):
+    for _, call, attempts in attempts_of(evidence):
+        for earlier, later in combinations(by_claim(attempts), 2):
             if later.started.t < earlier.over:
                 yield Violation(
                     Rule.OVERLAP,
                     call.call,
-                    f"{call.call} started in {_where(later)} while in {_where(earlier)} ({earlier.outcome})",
+                    f"{call.call} started in {where(later)} while in {where(earlier)} ({earlier.outcome})",
                 )
 
 
 def claims_are_used_once_and_grow(evidence: Evidence) -> Violations:
-    for _, call, attempts in _attempts(evidence):
-        claims = [attempt.started.claim for attempt in attempts if attempt.started.claim is not None]
+    for _, call, attempts in attempts_of(evidence):
+        # Who was frozen when it had claimed may begin behind the next one.
+        held = [each for each in attempts if each.robbed is None or each.started.t < each.robbed]
+        claims = [attempt.started.claim for attempt in held if attempt.started.claim is not None]
         if any(later <= earlier for earlier, later in pairwise(claims)):
             yield Violation(
                 Rule.CLAIM_SHARED, call.call, f"{call.call} ran under the claims {claims}, in this order"
@@ -148,20 +156,20 @@ def claims_are_used_once_and_grow(evidence: Evidence) -> Violations:
 
 
 def ended_attempts_are_not_repeated(evidence: Evidence) -> Violations:
-    for _, call, attempts in _attempts(evidence):
-        for earlier, later in pairwise(attempts):
+    for _, call, attempts in attempts_of(evidence):
+        for earlier, later in pairwise(by_claim(attempts)):
             again = earlier.outcome == "raised" and earlier.started.attempt == later.started.attempt
-            if (again or earlier.outcome == "ran") and not earlier.process_dead_by(later.started.t):
+            if (again or earlier.outcome == "ran") and not earlier.lost_by(later.started.t):
                 yield Violation(
                     Rule.REPEATED,
                     call.call,
-                    f"{call.call} {earlier.outcome} as attempt {earlier.started.attempt} of {_where(earlier)}"
-                    f", which lived; it ran again in {_where(later)}",
+                    f"{call.call} {earlier.outcome} as attempt {earlier.started.attempt} of {where(earlier)}"
+                    f", which lived; it ran again in {where(later)}",
                 )
 
 
 def nothing_starts_before_its_request_is_over(evidence: Evidence) -> Violations:
-    for request, call, attempts in _attempts(evidence):
+    for request, call, attempts in attempts_of(evidence):
         over = evidence.serving_ended(request)
         if call.recordable and attempts[0].started.t < over:
             yield Violation(
@@ -202,10 +210,10 @@ def records_tell_what_happened(evidence: Evidence) -> Violations:
         attempts = evidence.attempts.get(row.call, [])
         outcomes = {attempt.outcome for attempt in attempts}
         if row.state == "succeeded" and "ran" not in outcomes:
-            yield Violation(Rule.UNEARNED, row.call, f"{row.call} succeeded, but it {_told(attempts)}")
+            yield Violation(Rule.UNEARNED, row.call, f"{row.call} succeeded, but it {told(attempts)}")
         if row.failures and not outcomes & {"raised", "cancelled"}:
             yield Violation(
-                Rule.UNEARNED, row.call, f"{row.call} failed {row.failures} times, but it {_told(attempts)}"
+                Rule.UNEARNED, row.call, f"{row.call} failed {row.failures} times, but it {told(attempts)}"
             )
         if row.reason == "WorkerLost" and not _may_be_lost(evidence, row, attempts):
             yield Violation(
@@ -214,25 +222,26 @@ def records_tell_what_happened(evidence: Evidence) -> Violations:
 
 
 def _may_be_lost(evidence: Evidence, row: Row, attempts: Sequence[Attempt]) -> bool:
-    """A process that ran it had died or was stopping; one that died before the call began left no trace."""
+    """Who ran it had died, was stopping, or out of touch; who had not begun the call left no trace."""
     latest = FOREVER if row.finished is None else row.finished + CLOCKS_APART
     if attempts:
-        ends = [end for attempt in attempts for end in (attempt.death, attempt.asked)]
+        ends = [end for attempt in attempts for end in (attempt.death, attempt.asked, attempt.robbed)]
     else:
-        ends = [*evidence.deaths.values(), *evidence.asked.values()]
+        ends = [*evidence.deaths.values(), *evidence.asked.values(), *evidence.robberies]
     return any(end is not None and end <= latest for end in ends)
 
 
 def nothing_starts_after_its_record_ended(evidence: Evidence) -> Violations:
-    for _, call, attempts in _attempts(evidence):
+    for _, call, attempts in attempts_of(evidence):
         row = evidence.row(call.call)
         if row is None or not row.terminal or row.finished is None:
             continue
-        if attempts[-1].started.t > row.finished + CLOCKS_APART:
+        last = attempts[-1]
+        if last.started.t > row.finished + CLOCKS_APART and not last.lost_by(last.started.t):
             yield Violation(
                 Rule.AFTER_ITS_END,
                 call.call,
-                f"{call.call} started in {_where(attempts[-1])}, after it had ended {row.state}",
+                f"{call.call} started in {where(last)}, after it had ended {row.state}",
             )
 
 
@@ -253,6 +262,10 @@ def records_end_as_their_calls_do(evidence: Evidence) -> Violations:
 def _fitting(evidence: Evidence, call: PlannedCall, row: Row) -> bool:
     if row.reason == "WorkerLost":
         return row.state == "failed" and row.crashes >= row.crash_limit
+    if row.reason == "Cancelled":
+        return row.state == "cancelled" and call.cancel
+    if row.reason == "Duplicate":
+        return row.state == "cancelled" and call.key is not None
     if row.state == "cancelled":
         before = evidence.row(call.after) if call.after is not None else None
         return before is not None and before.state != "succeeded"
@@ -270,11 +283,9 @@ def runs_and_records_belong_to_calls(evidence: Evidence) -> Violations:
     for name in evidence.attempts:
         if name not in evidence.calls:
             yield Violation(Rule.UNKNOWN_CALL, name, f"{name!r} ran, and nobody sent it")
-    for _, call, attempts in _attempts(evidence):
+    for _, call, attempts in attempts_of(evidence):
         if call.recordable and evidence.row(call.call) is None:
-            yield Violation(
-                Rule.RAN_UNRECORDED, call.call, f"{call.call} {_told(attempts)} and has no record"
-            )
+            yield Violation(Rule.RAN_UNRECORDED, call.call, f"{call.call} {told(attempts)} and has no record")
 
 
 def answers_are_the_expected_ones(evidence: Evidence) -> Violations:
@@ -298,7 +309,12 @@ def the_history_can_be_trusted(evidence: Evidence) -> Violations:
         )
 
 
-def _attempts(evidence: Evidence) -> Iterator[tuple[Request, PlannedCall, list[Attempt]]]:
+def by_claim(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """In the order of their claims, which is that of their starts but for who was frozen in between."""
+    return sorted(attempts, key=lambda attempt: (attempt.started.claim or 0, attempt.started.t))
+
+
+def attempts_of(evidence: Evidence) -> Iterator[tuple[Request, PlannedCall, list[Attempt]]]:
     for name, attempts in evidence.attempts.items():
         if name in evidence.calls:
             yield *evidence.calls[name], attempts
@@ -310,15 +326,15 @@ def _status(request: Request) -> str:
     )
 
 
-def _where(attempt: Attempt) -> str:
+def where(attempt: Attempt) -> str:
     return f"{attempt.started.process} at {attempt.started.t}"
 
 
-def _told(attempts: Sequence[Attempt]) -> str:
+def told(attempts: Sequence[Attempt]) -> str:
     return "never started" if not attempts else "was " + ", ".join(attempt.outcome for attempt in attempts)
 
 
-RULES: tuple[Callable[[Evidence], Violations], ...] = (
+RULES: tuple[Judge, ...] = (
     answered_calls_are_recorded,
     requests_are_recorded_whole,
     calls_are_recorded_once,

@@ -15,6 +15,7 @@ from tests.soak.history import (
     History,
     Killed,
     Opened,
+    Outage,
     PlannedCall,
     Sent,
     Stalled,
@@ -27,16 +28,21 @@ E = TypeVar("E")
 
 FOREVER = 2**63
 SECOND = 1_000_000_000
+STORED = 5 * SECOND  # an outcome may wait that long for its ledger, and the claim is held until then
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One run of a call's own code; its process may have died at `death`, and was asked to stop `asked`."""
+    """One run of a call's own code; its process may have died at `death`, and was asked to stop `asked`.
+
+    `robbed`: from then on others may have had its record, for its process was frozen or cut off.
+    """
 
     started: Started
     ended: Ended | None
     death: int | None
     asked: int | None  # to stop
+    robbed: int | None = None
 
     @property
     def outcome(self) -> str:
@@ -44,13 +50,15 @@ class Attempt:
 
     @property
     def over(self) -> int:
-        """The moment from which it surely no longer ran, as far as the history can tell."""
+        """The moment from which it surely no longer ran, or no longer held its claim, as far as is known."""
+        robbed = FOREVER if self.robbed is None else self.robbed
         if self.ended is not None:
-            return self.ended.t
-        return FOREVER if self.death is None else max(self.death, self.started.t)
+            return min(self.ended.t, robbed)
+        return min(FOREVER if self.death is None else max(self.death, self.started.t), robbed)
 
-    def process_dead_by(self, t: int) -> bool:
-        return self.death is not None and self.death <= t
+    def lost_by(self, t: int) -> bool:
+        """Whether its process was dead by then, or may have been taken for dead."""
+        return any(moment is not None and moment <= t for moment in (self.death, self.robbed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +86,8 @@ class Request:
 
     @property
     def recordable(self) -> list[PlannedCall]:
-        return [call for call in self.sent.calls if call.recordable]
+        """What its endpoint adds; what tasks add comes later."""
+        return [call for call in self.sent.calls if call.recordable and call.parent is None]
 
 
 class Evidence:
@@ -159,11 +168,40 @@ class Evidence:
         ends = {event.run: event for event in self.of(Ended)}
         found: dict[str, list[Attempt]] = defaultdict(list)
         for started in self.of(Started):
-            process = started.process
+            process, ended = started.process, ends.get(started.run)
             found[started.call].append(
-                Attempt(started, ends.get(started.run), self.deaths.get(process), self.asked.get(process))
+                Attempt(
+                    started,
+                    ended,
+                    self.deaths.get(process),
+                    self.asked.get(process),
+                    self._robbed(started, ended),
+                )
             )
         return dict(found)
+
+    def _robbed(self, started: Started, ended: Ended | None) -> int | None:
+        """When its claim may have been lost by an outage: it was held since before it started, and is held
+        until the outcome is stored."""
+        last = FOREVER if ended is None else ended.t + STORED
+        moments = [
+            outage.robs
+            for outage in self._outages.get(started.process, ())
+            if outage.robs is not None and outage.t <= last and started.t <= outage.until + STORED
+        ]
+        return min(moments, default=None)
+
+    @cached_property
+    def _outages(self) -> dict[str, list[Outage]]:
+        found: dict[str, list[Outage]] = defaultdict(list)
+        for outage in self.of(Outage):
+            for process in outage.processes:
+                found[process].append(outage)
+        return dict(found)
+
+    @property
+    def robberies(self) -> list[int]:
+        return [outage.robs for outage in self.of(Outage) if outage.robs is not None]
 
     def row(self, call: str) -> Row | None:
         return next(iter(self.rows_of.get(call, ())), None)

@@ -21,12 +21,16 @@ Outcome = Literal["ran", "raised", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedCall:
-    """One call that a request adds: what it does when it is left alone, and the call that it waits for."""
+    """One call that a request or a task adds: what it does when it is left alone, and what it waits for."""
 
     call: str
     kind: Kind
     does: Does = "succeeds"
     after: str | None = None
+    parent: str | None = None  # the call whose task adds this one
+    key: str | None = None
+    cancel: bool = False  # somebody will ask to cancel it, and may come too late
+    steps: int = 0  # how often its task says how far it is, as "step" of "steps"
 
     @property
     def recordable(self) -> bool:
@@ -141,9 +145,74 @@ class Stalled(At):
     event: Literal["stalled"] = "stalled"
 
 
-Event = Sent | Answered | Opened | Closed | Born | Started | Ended | Killed | Asked | Vanished | Stalled
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage(At):
+    """Until `until` these processes were frozen, or cut off from the ledger.
+
+    From `robs` on others may have taken over what they ran; None: it was too short for that.
+    """
+
+    processes: tuple[str, ...]
+    until: int
+    robs: int | None = None
+    event: Literal["outage"] = "outage"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published(At):
+    """A broker has confirmed messages about these records, which were sent from `t` on."""
+
+    records: tuple[str, ...]
+    event: Literal["published"] = "published"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered(At):
+    """A worker got a message about a record; `dropped`: and there was nothing to be had by it."""
+
+    record: str
+    process: str
+    dropped: bool = False
+    event: Literal["delivered"] = "delivered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Struck(At):
+    """A blow fell, from `t` until `until`; `hit`: it cut off, delayed or doubled something."""
+
+    blow: str
+    hit: bool
+    until: int
+    event: Literal["struck"] = "struck"
+
+
+Event = (
+    Sent
+    | Answered
+    | Opened
+    | Closed
+    | Born
+    | Started
+    | Ended
+    | Killed
+    | Asked
+    | Vanished
+    | Stalled
+    | Outage
+    | Published
+    | Delivered
+    | Struck
+)
 
 _line: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+def read_event(line: bytes) -> Event | None:
+    """None of a line that is empty, or was torn."""
+    try:
+        return _line.validate_json(line)
+    except ValidationError:
+        return None
 
 
 class Journal:
@@ -187,8 +256,9 @@ class History:
         for line in Path(path).read_bytes().splitlines():
             if not line:
                 continue
-            try:
-                events.append(_line.validate_json(line))
-            except ValidationError:
+            event = read_event(line)
+            if event is None:
                 torn += 1
+            else:
+                events.append(event)
         return cls.of(*events, torn=torn)

@@ -30,6 +30,10 @@ class Row:
     attempts: int | None = 1
     crash_limit: int = 0
     finished: int | None = None  # on the history's clock, within CLOCKS_APART
+    key: str | None = None
+    same_as: str | None = None
+    result: str | None = None
+    progress: str | None = None
 
     @property
     def terminal(self) -> bool:
@@ -40,7 +44,10 @@ class Row:
         """From a row of the ledger; `clocks` is what makes wall time, in nanoseconds, monotonic time."""
         named = CALL.search(columns["arguments"] or "")
         end = columns["finished_at"]
-        kept = ("id", "state", "reason", "claim", "failures", "crashes", "attempts", "crash_limit")
+        kept = (
+            *("id", "state", "reason", "claim", "failures", "crashes", "attempts", "crash_limit"),
+            *("key", "same_as", "result", "progress"),
+        )
         return cls(
             call=named.group() if named is not None else str(columns["arguments"]),
             finished=None if end is None else round(end * 1e9) + clocks,
