@@ -79,3 +79,13 @@ def test_a_cancel_reaches_what_runs_on_a_worker(stage: Stage) -> None:
         stage.cancel(running)
         wait_until(stage.ended, PATIENCE)
     assert (stage.record(running)["state"], stage.said("cleaned", "it")) == ("cancelled", 1)
+
+
+@pytest.mark.parametrize("broker", ["redis"], indirect=True)
+def test_a_worker_that_has_another_ledger_says_so(stage: Stage) -> None:
+    with CeleryWorker("-c", "1", "--pool", "solo", env={"SEGUNDO_LEDGER": "another.db"}) as worker:
+        stage.add("urgent", "it", count=2)
+        wait_until(lambda: "not in this worker's ledger" in worker.output(), PATIENCE)
+        wait_until(lambda: worker.output().count("received") == 2, PATIENCE)
+    assert worker.output().count("not in this worker's ledger") == 1
+    assert stage.states() == {"queued": 2}

@@ -6,6 +6,7 @@ from typing import Any
 
 from segundo.errors import ConfigurationError
 from segundo.executors.celery.shelf import load
+from segundo.settings import without_password
 
 logger = logging.getLogger("segundo")
 
@@ -33,7 +34,10 @@ def make_app(broker: str) -> Any:
     """A Celery app for a broker's URL. Raises ConfigurationError for a kind of broker that is not tried."""
     scheme = broker.partition("://")[0].partition("+")[0]
     if "://" not in broker or scheme not in SCHEMES:
-        raise ConfigurationError(f"broker={scheme}://…: a broker is amqp://… (RabbitMQ) or redis://…")
+        raise ConfigurationError(
+            f"a broker is amqp://host/virtual-host (RabbitMQ) or redis://host/database, and "
+            f"{without_password(broker)!r} is neither: mend SEGUNDO_BROKER, or broker=…"
+        )
     celery = load("celery").Celery("segundo", broker=broker, set_as_current=False)
     celery.conf.update(SETTINGS)
     if scheme.startswith(("amqp", "pyamqp")):

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from segundo.errors import LedgerError
 from segundo.executors.embedded import FIRST_PAUSE, LONGEST_PAUSE, Embedded
@@ -24,6 +25,7 @@ class ByMessage(Embedded):
         self._later = later
         self._taken: dict[Attempt, asyncio.Future[Settlement | None]] = {}
         self._alone = asyncio.Lock()
+        self._told_of_another = False
 
     async def take(self, id: str) -> Settlement | None:
         """Claim this record and run it to its end; what became of the attempt, which is stored soon.
@@ -35,6 +37,8 @@ class ByMessage(Embedded):
             return await self._taken[attempt]
         async with self._alone:  # of those that have taken a process down, one runs at a time
             attempt = await self._take(id, suspect=True)
+            if attempt is None:
+                await self._look_for(id)
             return None if attempt is None else await self._taken[attempt]
 
     async def _take(self, id: str, *, suspect: bool) -> Attempt | None:
@@ -58,6 +62,23 @@ class ByMessage(Embedded):
                 logger.warning("claiming %s waits %.1f s: %s", id, pause, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _look_for(self, id: str) -> None:
+        """Say once if there is no such record: then who publishes has probably another ledger.
+
+        It would publish for ever what nobody runs (test_a_worker_that_has_another_ledger_says_so).
+        """
+        if self._told_of_another:
+            return
+        with suppress(LedgerError):
+            if not await self._ledger.select(ids=[id], limit=1):
+                self._told_of_another = True
+                logger.warning(
+                    "a message names the record %s, which is not in this worker's ledger: if the app has "
+                    "another one, nothing of it is run here. Give both the same SEGUNDO_LEDGER; a SQLite "
+                    "file is of one host, and a relative path of one folder",
+                    id,
+                )
 
     # What is otherwise done in the embedded executor
 

@@ -73,7 +73,7 @@ class Routes:
         if len(self.celeries) == 1 or self._rest is not None:
             return self.celeries[0]
         raise ConfigurationError(
-            "seg.celery is the Celery app of broker=… or SEGUNDO_BROKER; neither is set"
+            "no broker: set SEGUNDO_BROKER (or broker=…), for the app and its Celery workers alike"
             if not self.celeries
             else "seg.celery: there are several in queues=…; start the workers of each by its own name"
         )
