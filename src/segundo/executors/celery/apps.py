@@ -26,6 +26,7 @@ SETTINGS: Mapping[str, Any] = {
     "task_serializer": "json",
     "accept_content": ["json"],
     "broker_connection_retry_on_startup": True,
+    "broker_connection_max_retries": None,  # a worker ends by itself else, while its broker is down
     "worker_cancel_long_running_tasks_on_connection_loss": False,  # they hold their claims
 }
 
