@@ -84,7 +84,7 @@ def test_the_celery_app_of_a_broker_has_the_settings_that_the_page_names() -> No
         True,
     )
     assert conf.broker_connection_max_retries is None
-    assert conf.broker_transport_options == {"visibility_timeout": 86400}
+    assert conf.broker_transport_options == {"visibility_timeout": 86400, "priority_steps": [*range(10)]}
     assert Segundo(FastAPI(), broker="amqp://127.0.0.1:1//").celery.conf.task_queue_max_priority == 9
     assert hurting(conf) == []
 
