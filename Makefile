@@ -20,7 +20,7 @@ OLDEST := 'fastapi==0.121.1' 'pydantic==2.11.*'
 CODE := src tests $(wildcard examples bench scripts)
 export PYTHON
 
-.PHONY: help install services services-stop format check test coverage soak soak-short chaos chaos-short test-celery test-postgres services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
+.PHONY: help install services services-stop format check test coverage soak soak-short chaos chaos-short test-celery test-postgres conformance services-installed model test-oldest test-newest-python upstream upstream-oldest upstream-newest-python demo bench docs clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 22
@@ -75,6 +75,9 @@ test-postgres: install services-installed ## The ledger's tests, and some more, 
 
 test-celery: install services-installed ## With real brokers and Celery workers: killed, restarted, cut off
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m celery --timeout=300 $(TESTS)
+
+conformance: install services-installed ## The same tests on every ledger and executor: SQLite, PostgreSQL, embedded, RabbitMQ, Redis
+	$(BIN)/python -m pytest -rs -n $(WORKERS) -m conformance --timeout=150 tests/conformance
 
 services-installed: install
 	@$(BIN)/python -m scripts.services install

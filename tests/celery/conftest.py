@@ -1,7 +1,6 @@
 """A broker of each kind, and the app beside it."""
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +11,8 @@ from amqp.exceptions import NotFound
 from kombu import Connection
 
 from scripts.services import RabbitMQ, Redis, Service
-from tests.celery.stage import QUEUES, Stage
-from tests.support import ROOT, free_port
+from tests.celery.stage import QUEUES, Stage, a_broker
+from tests.support import ROOT
 
 KINDS: dict[str, type[Redis] | type[RabbitMQ]] = {"redis": Redis, "rabbitmq": RabbitMQ}
 
@@ -24,25 +23,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.celery)
 
 
-def started(kind: type[Redis] | type[RabbitMQ]) -> Iterator[Service]:
-    if kind.program() is None:
-        pytest.skip(f"{kind.name} is not installed: `make services`")
-    folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
-    service = kind(folder / "server", free_port())
-    service.start()
-    yield service
-    service.remove()
-    shutil.rmtree(folder)
-
-
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[Service]:
-    yield from started(RabbitMQ)
+    with a_broker(RabbitMQ) as service:
+        yield service
 
 
 @pytest.fixture
 def redis() -> Iterator[Service]:
-    yield from started(Redis)
+    with a_broker(Redis) as service:
+        yield service
 
 
 @pytest.fixture(params=KINDS)

@@ -2,26 +2,46 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import pytest
 
-from scripts.services import Service
-from tests.support import Server, ledger_rows, living, wait_until
+from scripts.services import RabbitMQ, Redis, Service
+from tests.support import Server, free_port, ledger_rows, living, wait_until
 
 QUEUES = ("default", "emails")
 
 
+@contextmanager
+def a_broker(kind: type[RabbitMQ] | type[Redis]) -> Iterator[Service]:
+    """A broker of its own, on a free port and in a folder that goes with it."""
+    if kind.program() is None:
+        pytest.skip(f"{kind.name} is not installed: `make services`")
+    folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
+    service = kind(folder / "server", free_port())
+    try:
+        yield service.start()
+    finally:
+        service.remove()
+        shutil.rmtree(folder)
+
+
 class CeleryWorker:
-    """`celery -A main:celery worker` in a process group of its own. A context manager."""
+    """`celery -A main:celery worker` in a process group of its own. A context manager.
+
+    `cwd`: where it works, and has its log; by default the working directory.
+    """
 
     def __init__(
         self,
@@ -29,13 +49,15 @@ class CeleryWorker:
         target: str = "main:celery",
         queues: Sequence[str] = QUEUES,
         env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
+        self._cwd = cwd
         self._command = [
             *(sys.executable, "-m", "celery", "-A", target, "worker", "-Q", ",".join(queues)),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", *options),
         ]
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-        self.log = Path(f"celery-{id(self)}.log")
+        self.log = Path(cwd or "", f"celery-{id(self)}.log")
 
     def __enter__(self) -> Self:
         self.start()
@@ -51,6 +73,7 @@ class CeleryWorker:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
+                cwd=self._cwd,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -77,10 +100,18 @@ class CeleryWorker:
         self._process.wait()
         wait_until(lambda: not living(self.pid))
 
+    def terminate(self) -> None:
+        """Ask for Celery's warm shutdown (SIGTERM), and do not wait."""
+        self._process.terminate()
+
+    def wait(self, timeout: float = 30) -> int:
+        """Wait until it has ended, and return its exit code."""
+        return self._process.wait(timeout)
+
     def stop(self, timeout: float = 20) -> int:
         """Celery's warm shutdown; by force if it takes longer."""
         if self._process.poll() is None:
-            self._process.terminate()
+            self.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout)
         self.kill()
