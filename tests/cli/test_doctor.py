@@ -11,13 +11,17 @@ import fastapi.routing
 import pytest
 from fastapi.dependencies.utils import solve_dependencies
 
-from segundo.cli import doctor
-from segundo.cli.doctor import Level, file_system, findings, framework, sqlite
+from segundo.cli import doctor, surroundings
+from segundo.cli.doctor import file_system, findings, framework, sqlite
+from segundo.cli.finding import Level
+from segundo.cli.surroundings import variables
+from segundo.ledger.mark import Mark
+from segundo.ledger.moved import Shut, Welcome
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.ledger.sqlite.visitor import Visitor
 from segundo.record import State
 from segundo.shape import NEWEST_KNOWN
-from tests.cli.ledgers import ended, fill, held_elsewhere, one_of_each, queued, running
+from tests.cli.ledgers import ME, ended, fill, held_elsewhere, one_of_each, queued, running
 from tests.cli.terminal import segundo
 from tests.ledger.suite import call, settlement
 from tests.support import ledger_rows
@@ -269,3 +273,41 @@ async def test_a_look_at_the_living_drops_no_lock_of_this_process(tmp_path: Path
             assert segundo("doctor").out.count("pid ") == 2  # as others see it
     finally:
         await ledger.close(dead=True)
+
+
+# Around the ledger
+
+
+def test_a_variable_that_is_no_setting_is_named_with_what_was_meant() -> None:
+    fill(queued)
+    answer = segundo("doctor", env={"SEGUNDO_LEGDER": "x", "SEGUNDO_GRACE": "5s"})
+    assert answer.code == 0
+    assert "did you mean SEGUNDO_LEDGER?" in answer.out
+    assert [found.level for found in variables({"SEGUNDO_GRACE": "5s", "PATH": "x"})] == [Level.OK]
+
+
+def test_a_broker_that_is_not_there_is_a_problem_and_its_password_is_not_shown() -> None:
+    fill(queued)
+    brokered = {"SEGUNDO_BROKER": "redis://:hush@127.0.0.1:1/0"}
+    lines = [json.loads(line) for line in segundo("doctor", "--json", env=brokered).out.splitlines()]
+    (broker,) = [line for line in lines if line["subject"] == "broker"]
+    assert broker["level"] == "problem"
+    assert "redis://:***@127.0.0.1:1/0 cannot be used" in broker["text"]
+    assert segundo("doctor", env={"SEGUNDO_BROKER": "http://x"}).code == 1
+
+
+def test_a_broker_on_another_host_and_a_ledger_in_a_file_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surroundings, "PATIENCE", 0.1)
+    (apart, *_) = surroundings.surroundings("redis://192.0.2.1", {}, in_a_file=True)
+    assert apart.level is Level.WARNING
+    assert "segundo move" in apart.text
+
+
+def test_a_ledger_that_was_moved_and_one_into_which_a_move_is_not_finished() -> None:
+    async def moved(ledger: SQLiteLedger) -> None:
+        await ledger.do(Shut(ME, Mark("there.db", "moving:1", ended=False)))
+
+    fill(moved)
+    assert "are moving to there.db" in segundo("doctor").out
+    fill(lambda ledger: ledger.do(Welcome("moving:1")), Path("new.db"))
+    assert "is not finished" in segundo("doctor", "--ledger", "new.db").out

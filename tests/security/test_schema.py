@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 import pytest
 
 from segundo.cli import doctor
-from segundo.cli.doctor import Level
+from segundo.cli.finding import Level
 from segundo.errors import LedgerUnusable
 from segundo.ledger.sqlite import SQLiteLedger, file
 from segundo.ledger.sqlite.reader import Reader

@@ -135,12 +135,15 @@ def show(
 
 
 @commands.command(rich_help_panel=LOOK)
-def doctor(ledger: Ledger = None) -> None:
-    """Examine the ledger, its file, and the processes that work on it.
+def doctor(
+    ledger: Ledger = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Examine the ledger, the processes that work on it, the settings, and with SEGUNDO_BROKER the broker.
 
     Each line is ok, a warning or a problem, and says what to do. Exits with 1 if there is a problem.
     """
-    raise typer.Exit(doctors.examine(ledger_at(ledger)))
+    raise typer.Exit(doctors.examine(ledger_at(ledger), as_json=json))
 
 
 @commands.command(rich_help_panel=ACT)

@@ -4,20 +4,19 @@ import sqlite3
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import fastapi
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from segundo.cli.phrases import duration, line, number, size
+from segundo.cli.finding import Finding, Level, report
+from segundo.cli.phrases import duration, number, size
 from segundo.cli.place import Place
+from segundo.cli.surroundings import surroundings, variables
 from segundo.cli.trial import trial
 from segundo.errors import ConfigurationError, LedgerError
+from segundo.ledger.mark import HOLDER, NAME, Mark
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
 from segundo.ledger.sqlite.visitor import TooLong, Visitor
@@ -33,43 +32,23 @@ LATE = 60.0  # seconds that a due record may wait before it is worth a word
 WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))  # the first of each line of SQLite that has the fix
 
 
-class Level(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-STYLES = {Level.OK: "green", Level.WARNING: "yellow bold", Level.PROBLEM: "red bold"}
-
-
-class Finding(NamedTuple):
-    """One line: how bad it is, what was looked at, and what was found and is to be done."""
-
-    level: Level
-    subject: str
-    text: str
-
-
-def examine(place: Place) -> int:
+def examine(place: Place, *, as_json: bool = False) -> int:
     """Print what is found about the ledger at `place`; the exit code, 1 if something is a problem."""
     console = Console(highlight=False)
     with console.status("looking"):
         found = list(findings(place))
-    table = Table.grid(padding=(0, 2, 0, 0))
-    for level, subject, text in found:
-        table.add_row(
-            Text(level, STYLES[level]), Text(subject, no_wrap=True), Text(line(text), overflow="fold")
-        )
-    console.print(table)
-    return int(any(finding.level is Level.PROBLEM for finding in found))
+    return report(console, found, as_json=as_json)
 
 
 def findings(place: Place) -> Iterator[Finding]:
     yield framework(fastapi.__version__)
-    yield from _file_findings(place) if isinstance(place, Path) else _server_findings(place)
+    yield from variables()
+    waiting: Counter[str] = Counter()  # queued records by queue, as the walk finds them
+    yield from _file_findings(place, waiting) if isinstance(place, Path) else _server_findings(place, waiting)
+    yield from surroundings(settings({}).broker, waiting, in_a_file=isinstance(place, Path))
 
 
-def _server_findings(url: str) -> Iterator[Finding]:
+def _server_findings(url: str, waiting: Counter[str]) -> Iterator[Finding]:
     try:
         need_driver()
         from segundo.ledger.postgres.visitor import ServerVisitor
@@ -79,7 +58,7 @@ def _server_findings(url: str) -> Iterator[Finding]:
             yield Finding(Level.OK, "schema", str(visitor.schema()))
             yield clock(visitor.clock(), time.time())
             yield from _processes(visitor)
-            yield from _records(visitor)
+            yield from _records(visitor, waiting)
     except (LedgerError, ConfigurationError) as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
 
@@ -92,7 +71,7 @@ def clock(server: float, here: float) -> Finding:
     return Finding(Level.OK, "clock", "the server's and this machine's agree")
 
 
-def _file_findings(path: Path) -> Iterator[Finding]:
+def _file_findings(path: Path, waiting: Counter[str]) -> Iterator[Finding]:
     yield file_system(file.filesystem(path.parent))
     try:
         with Visitor(path) as visitor:
@@ -101,7 +80,7 @@ def _file_findings(path: Path) -> Iterator[Finding]:
             yield sqlite(sqlite3.sqlite_version_info)
             yield _integrity(visitor)
             yield from _processes(visitor)
-            yield from _records(visitor)
+            yield from _records(visitor, waiting)
     except LedgerError as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
 
@@ -218,10 +197,19 @@ def _processes(visitor: Looks) -> Iterator[Finding]:
     yield _alive(alive)
     yield from _dead([worker for worker in workers if not worker.alive], bool(alive))
     yield _durability(alive)
+    yield from _moves(visitor.notes())
     orphans = visitor.orphans()
-    if orphans:
+    if orphans and not any(name.startswith(HOLDER) for name in visitor.notes()):
         text = f"{number(orphans, 'record')} in the hands of no known process: a fault of Segundo, report it"
         yield Finding(Level.PROBLEM, "owners", text)
+
+
+def _moves(notes: Mapping[str, str]) -> Iterator[Finding]:
+    if NAME in notes:
+        yield Finding(Level.WARNING, "moved", str(Mark.read(notes[NAME]).error()))
+    if any(name.startswith(HOLDER) for name in notes):
+        text = "a move into this ledger is not finished, and what came waits: run that `segundo move` again"
+        yield Finding(Level.WARNING, "move", text)
 
 
 def _alive(alive: Sequence[Worker]) -> Finding:
@@ -261,12 +249,15 @@ def _durability(alive: Sequence[Worker]) -> Finding:
 # Records
 
 
-def _records(visitor: Looks) -> Iterator[Finding]:
+def _records(visitor: Looks, waiting: Counter[str]) -> Iterator[Finding]:
     states: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for seen in visitor.walk():
         states[seen.state] += 1
+        waiting[seen.queue] += seen.state == State.QUEUED
         unknown[seen.task] += _is_unknown(seen)
+    for queue in [queue for queue, count in waiting.items() if not count]:
+        del waiting[queue]
     yield Finding(Level.OK, "records", ", ".join(f"{states[state]:,} {state}" for state in State))
     yield _due(visitor, nobody=not any(worker.alive for worker in visitor.workers()))
     if states[State.RUNNING]:

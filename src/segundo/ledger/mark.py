@@ -8,6 +8,7 @@ from segundo.errors import LedgerMoved, LedgerUnusable
 from segundo.ledger.transaction import Transaction
 
 NAME = "moved"  # in the table `meta`
+HOLDER = "moving:"  # how the names of holders begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from segundo.errors import NotAllowed
-from segundo.ledger.mark import Mark
+from segundo.ledger.mark import HOLDER, Mark
 from segundo.ledger.moved import (
     Arrived,
     Count,
@@ -95,7 +95,7 @@ class Move:
     async def _shut(self) -> Mark:
         mark = await self._old.do(ReadMark())
         if mark is None:
-            mark = Mark(self._new.name, f"moving:{secrets.token_hex(8)}", self._ended)
+            mark = Mark(self._new.name, f"{HOLDER}{secrets.token_hex(8)}", self._ended)
         elif mark.to != self._new.name:
             raise mark.error()
         elif not mark.done:

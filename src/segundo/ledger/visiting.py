@@ -56,6 +56,10 @@ class Looks(Protocol):
         """The processes that joined. Which of them live is asked, and nothing is taken from the dead."""
         ...
 
+    def notes(self) -> dict[str, str]:
+        """What is said of the ledger as a whole."""
+        ...
+
     def longest(self) -> Record | None:
         """The record whose attempt has run for the longest."""
         ...

@@ -28,3 +28,5 @@ FROM workers ORDER BY number
 # What is in the hands of nobody that the ledger knows: owned. There is no way to it; its presence is a fault.
 ORPHANS = "SELECT count(*) FROM records WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM workers)"
 SERVER = "SELECT current_setting('server_version')"
+# What is said of the ledger as a whole: the table is small.
+NOTES = "SELECT name, value FROM meta"

@@ -92,6 +92,9 @@ class ServerVisitor:
     def workers(self) -> list[Worker]:
         return [Worker._make(row) for row in self._rows(ask.WORKERS)]
 
+    def notes(self) -> dict[str, str]:
+        return dict(self._rows(ask.NOTES))
+
     def longest(self) -> Record | None:
         return next(iter(to_records(self._rows(ask.LONGEST))), None)
 

@@ -53,3 +53,5 @@ MADE = (
     "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
 )
 CHECK = "PRAGMA quick_check(5)"
+# What is said of the ledger as a whole: the table is small.
+NOTES = "SELECT name, value FROM meta"

@@ -144,6 +144,10 @@ class Visitor:
         living = Turns.living(lock_file(self.path), [row[0] for row in rows])
         return [Worker._make((*row, row[0] in living)) for row in rows]
 
+    def notes(self) -> dict[str, str]:
+        """What is said of the ledger as a whole."""
+        return dict(self._rows(ask.NOTES))
+
     def longest(self) -> Record | None:
         """The record whose attempt has run for the longest."""
         return next(iter(to_records(self._rows(ask.LONGEST))), None)
