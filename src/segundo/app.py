@@ -139,7 +139,9 @@ class Segundo:
             down=self._close,
         )
         self._entrance = asgi.put_around(app, edge)
-        self._routes.serve(Host(self._entrance, become=self._run_by_message, take=self._take))
+        self._routes.serve(
+            Host(self._entrance, become=self._run_by_message, begin=self._started, take=self._take)
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the app: what a server runs that has a raw ASGI app to run."""
@@ -248,8 +250,9 @@ class Segundo:
     def _run_by_message(self) -> None:
         self.settings = self.settings.changed("Celery worker", by_message=True)
 
-    async def _take(self, id: str) -> Settlement | None:
-        return await (await self._started()).take(id)
+    def _take(self, id: str) -> Settlement | None:
+        assert self._runtime is not None  # it has begun
+        return self._runtime.take(id)
 
     async def leave(self) -> None:
         """Say that this process is about to end: what runs here then goes to others, and counts no crash."""

@@ -84,11 +84,18 @@ class TaskContext:
     cancelled at its next await.
     """
 
-    def __init__(self, home: Home, children: Children, record: Record, say: Say) -> None:
+    def __init__(
+        self,
+        home: Home,
+        children: Children,
+        record: Record,
+        say: Say,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         self._home = home
         self._children = children
         self._say = say
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop or asyncio.get_running_loop()
         self.id = record.id
         self.task = record.task
         self.attempt = record.attempt

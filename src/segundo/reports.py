@@ -56,7 +56,7 @@ class Reports:
         if report is None:
             return None
         if report.storing is not None:
-            report.storing.cancel()
+            report.speaker.loop.call_soon_threadsafe(report.storing.cancel)
         return None if report.said is report.stored else report.said.text
 
     # On the loop

@@ -8,7 +8,7 @@ import json
 import logging
 import random
 from collections.abc import Mapping
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from enum import StrEnum
 from functools import partial
 from typing import Any
@@ -51,12 +51,15 @@ class WorkerLost(Exception):
 class Attempt:
     """One counted run of a record, from the moment it is claimed until its settlement is stored."""
 
-    __slots__ = ("children", "context", "record", "running", "stopped", "task")
+    __slots__ = ("beside", "children", "context", "record", "running", "stopped", "task")
 
-    def __init__(self, record: Record, home: Home, say: Say) -> None:
+    def __init__(
+        self, record: Record, home: Home, say: Say, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         self.record = record
         self.children = Children()
-        self.context = TaskContext(home, self.children, record, say)
+        self.context = TaskContext(home, self.children, record, say, loop)
+        self.beside = loop is not None  # it runs in a thread that is its own, and not on the loop
         self.stopped: Stop | None = None
         self.running: asyncio.Task[None] | None = None  # the executor's, until the outcome is known
         self.task: asyncio.Task[None] | None = None  # while an `async def` runs: what to cancel
@@ -96,6 +99,29 @@ class Runner:
     def attempt(self, record: Record) -> Attempt:
         """The attempt that this claim is."""
         return Attempt(record, self._home, self._reports.say)
+
+    def needs_no_loop(self, record: Record) -> bool:
+        """Whether its attempt may run in a thread: a `def` without dependencies and without a timeout."""
+        try:
+            task = self._names.resolve(record.task)
+        except Exception:  # `run` says what is wrong
+            return False
+        return not (task.is_async or task.arguments.injected or task.timeout is not None)
+
+    def attempt_beside(self, record: Record, loop: asyncio.AbstractEventLoop) -> Attempt:
+        """The attempt that this claim is, for `run_beside`."""
+        return Attempt(record, self._home, self._reports.say, loop)
+
+    def run_beside(self, attempt: Attempt) -> Settlement:
+        """`run`, in the calling thread, of what needs no loop: nothing in it ever waits."""
+        running = self.run(attempt)
+        try:
+            Context().run(running.send, None)
+        except StopIteration as end:
+            settlement: Settlement = end.value
+            return settlement
+        running.close()
+        raise RuntimeError("an attempt in a thread waited for an event loop")
 
     async def run(self, attempt: Attempt) -> Settlement:
         """Run one attempt to its end. Never raises: whatever happens is a settlement.
@@ -140,6 +166,8 @@ class Runner:
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if attempt.stopped is Stop.CANCELLED:  # (test_what_is_cancelled_before_its_first_step_never_begins)
             raise asyncio.CancelledError
+        if attempt.beside:
+            return task.function(*args, **kwargs)
         running = attempt.running or asyncio.current_task()  # to ask asyncio takes longer
         if task.arguments.injected:
             work, attempt.task = self._inject(task, attempt, args, kwargs), running

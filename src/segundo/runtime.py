@@ -110,10 +110,10 @@ class Runtime:
         for relay in self._relays:
             relay.look_in(seconds)
 
-    async def take(self, id: str) -> Settlement | None:
-        """Run the record that a message names; in a Celery worker's process only."""
+    def take(self, id: str) -> Settlement | None:
+        """Run the record that a message names, and wait; in a thread of a Celery worker's process only."""
         assert isinstance(self._embedded, ByMessage)
-        return await self._embedded.take(id)
+        return self._embedded.take(id)
 
     def serves(self, *, testing: bool) -> bool:
         """Whether requests of the running loop, and of this mode, may use this runtime."""

@@ -66,6 +66,18 @@ async def test_no_more_than_a_window_of_each_queue_is_published_and_unclaimed(st
     assert next_one.queue == "images"
 
 
+async def test_it_is_said_that_a_window_is_full_until_claims_make_room(stage: Stage) -> None:
+    await queued(stage, 4)
+    first = await publish(stage, window=3)
+    assert (len(first.records), first.full) == (3, True)
+    assert (await publish(stage, window=3)).full
+    await stage.claim(first.records[0])
+    assert len(await published(stage, window=3)) == 1
+    for record in first.records[1:]:
+        await stage.claim(record)
+    assert not (await publish(stage, window=3)).full
+
+
 async def test_the_most_urgent_are_published_first_and_those_who_crashed_a_process_too(stage: Stage) -> None:
     suspect = await stage.crashed(queue="images")
     calm, urgent = await stage.queued(priority=1), await stage.queued(priority=9)

@@ -3,8 +3,8 @@
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from contextvars import Context
 
 from segundo.errors import LedgerError
@@ -53,7 +53,7 @@ class Embedded:
         self._asked = asyncio.Event()
         self._outcomes = asyncio.Event()
         self._stored = asyncio.Event()
-        self._claiming = asyncio.Lock()
+        self._claiming: AbstractAsyncContextManager[object] = asyncio.Lock()
         self._claimed: asyncio.Task[Sequence[Record]] | None = None
         self._timer: asyncio.Handle | None = None  # of the next planned look, at `_planned`
         self._planned = 0.0
@@ -281,7 +281,7 @@ class Embedded:
             try:
                 async with self._claiming:  # what a claim is just bringing is no stray
                     seen = dict(self._running)
-                    beat = await self._ledger.beat(self._owner, running=[*seen, *self._reserved])
+                    beat = await self._ledger.beat(self._owner, running=self._held(seen))
                 pause = BEAT
             except LedgerError as error:
                 logger.warning("beat failed: %s", error)
@@ -306,19 +306,28 @@ class Embedded:
     async def _drain(self, grace: float) -> None:
         """Wait for what runs; after `grace` cancel what can be cancelled, and leave threads to the rescue."""
         await self._until_stored(grace, lambda: not self._reserved)
-        if attempts := self._under_way():
-            await asyncio.wait(attempts, timeout=grace)
-        stopped = [task for attempt in self._running.values() if (task := attempt.task) is not None]
-        for attempt in self._running.values():
+        if under_way := self._under_way():
+            await asyncio.wait(under_way, timeout=grace)
+        attempts = list(self._running.values())
+        stopped = [task for attempt in attempts if (task := attempt.task) is not None]
+        for attempt in attempts:
             attempt.stop(Stop.SHUTDOWN)
         if stopped:
             await asyncio.wait(stopped, timeout=grace)
-        if attempts := self._under_way():
-            await asyncio.wait(attempts, timeout=LAST_MOMENT)
-        await self._until_stored(grace, lambda: len(self._running) == self._busy)
+        if under_way := self._under_way():
+            await asyncio.wait(under_way, timeout=LAST_MOMENT)
+        await self._until_stored(grace, lambda: len(self._running) == self._going_on())
+
+    def _held(self, seen: Mapping[str, Attempt]) -> Sequence[str]:
+        """What the ledger may rightly think runs here: `seen`, and what is just being claimed."""
+        return [*seen, *self._reserved]
+
+    def _going_on(self) -> int:
+        """How many attempts have no outcome yet."""
+        return self._busy
 
     def _under_way(self) -> list[asyncio.Task[None]]:
-        return [attempt.running for attempt in self._running.values() if attempt.running is not None]
+        return [attempt.running for attempt in list(self._running.values()) if attempt.running is not None]
 
     async def _until_stored(self, patience: float, enough: Callable[[], bool]) -> None:
         """Every outcome there is goes to the ledger before we leave; what still runs in threads has none."""

@@ -39,6 +39,7 @@ class Published(NamedTuple):
 
     records: Sequence[Record]  # leased for publishing, the most urgent of each queue first
     again_in: float | None  # seconds until more falls due or a lease ends; None: not without anybody's doing
+    full: bool = False  # a window is full: there may be more to say as soon as workers claim
 
 
 class Ledger(Protocol):
@@ -146,6 +147,19 @@ class Ledger(Protocol):
         they cannot be, it ends failed instead, and says why; the others are settled all the same.
         """
         ...
+
+    def take(self, owner: str, id: str) -> Record | None:
+        """For a thread, which waits: claim what a message named, if it never crashed a process (d).
+
+        Durable on return; None if it is not to be had. Raises LedgerError.
+        """
+        ...
+
+    def put(self, settlement: Settlement, stored: Callable[[bool, BaseException | None], None]) -> None:
+        """For a thread, which does not wait: settle (e, f, g) with the next change, or milliseconds later.
+
+        `stored` is called in a thread of the ledger: whether the claim was still held, or the error.
+        """
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
         """Compare what runs here with what the ledger thinks; strays go back to queued, uncounted."""

@@ -20,11 +20,12 @@ T = TypeVar("T")
 class Change(ABC, Generic[T]):
     """One wish to change the ledger. `again`: it may have been applied before, and the outcome was lost."""
 
-    __slots__ = ("again", "begun", "unwanted")
+    __slots__ = ("again", "begun", "patient", "unwanted")
     order: ClassVar[int]  # in which order the kinds of a batch are applied
 
     def __init__(self) -> None:
         self.again = self.begun = self.unwanted = False
+        self.patient = False  # nobody waits for it: it goes with the next that somebody does wait for
 
     # Each sets its own mark before it looks at the other's, so of a writer and a waiter at the same moment at
     # least one sees the other.

@@ -55,6 +55,29 @@ class Claim(Change[list[Record]]):
         self.suspect = suspect
         self.but = but
 
+    @classmethod
+    def apply_all(cls, changes: Sequence["Claim"], tx: Transaction) -> list[list[Record]]:
+        """Of several slots of one process, which each ask for the record of a message: in one statement."""
+        together = [change for change in changes if change._is_of_a_message(changes[0].owner)]
+        if len(together) < 2:
+            return [change.apply(tx) for change in changes]
+        ids = [id for change in together for id in change.ids or ()]
+        records = {r.id: r for r in cls(changes[0].owner, len(ids), None, ids, suspect=False).apply(tx)}
+        return [
+            [record] if change in together and (record := records.pop((change.ids or ("",))[0], None))
+            else [] if change in together else change.apply(tx)
+            for change in changes
+        ]  # fmt: skip
+
+    def _is_of_a_message(self, owner: str) -> bool:
+        ids, queues = self.ids, self.queues
+        return (
+            ids is not None
+            and len(ids) == 1 == self.limit
+            and queues is None
+            and (self.owner == owner and not self.suspect)
+        )
+
     def apply(self, tx: Transaction) -> list[Record]:
         suspects = min(1, self.limit) if self.suspect else 0
         if self.ids is not None:

@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,7 @@ Posted = tuple[Change[Any], Done]
 Box = queue.SimpleQueue[list[Posted] | None]  # None: stop, once what was posted before is applied
 
 BATCH = 512
+LINGER = 0.005  # seconds that what nobody waits for may wait for company
 
 SKIPPED = object()  # the result of a change that nobody wanted any more when its turn came
 
@@ -31,6 +33,20 @@ def take(box: Box, pause: float | None) -> tuple[list[Posted], bool]:
         batch += item
     except queue.Empty:
         pass
+    return (batch, False) if _somebody_waits(batch) else _with_company(box, batch)
+
+
+def _somebody_waits(batch: Sequence[Posted]) -> bool:
+    return not all(change.patient for change, _ in batch) or not batch
+
+
+def _with_company(box: Box, batch: list[Posted]) -> tuple[list[Posted], bool]:
+    """A Celery slot's outcome, and its next claim a moment later: one commit, not two."""
+    with suppress(queue.Empty):
+        item = box.get(timeout=LINGER)
+        if item is None:
+            return batch, True
+        batch += item
     return batch, False
 
 

@@ -36,6 +36,7 @@ class Publish(Change[Published]):
     def apply(self, tx: Transaction) -> Published:
         leased: list[Record] = []
         moments: list[float] = []
+        full = False
         for queue in self._queues(tx):
             if self.lost is not None:
                 tx.run(tx.sql.LOSE, {"queue": queue, "before": tx.now - self.lost + self.lease})
@@ -44,12 +45,14 @@ class Publish(Change[Published]):
                 continue
             open_, lease_ends = tx.run(tx.sql.PUBLISHED, {"queue": queue, "now": tx.now}).fetchone()
             room = self.window - open_
-            leased += self._lease(tx, queue, min(room, self.limit - len(leased)))
+            found = self._lease(tx, queue, min(room, self.limit - len(leased)))
+            full = full or len(found) >= room
+            leased += found
             moments += _known(lease_ends, tx.value(tx.sql.NEXT_TO_PUBLISH, queue=queue, now=tx.now))
         if len(leased) == self.limit:
-            return Published(leased, 0.0)
+            return Published(leased, 0.0, full)
         moments += [tx.now + self.lease] if leased else []
-        return Published(leased, max(0.0, min(moments) - tx.now) if moments else None)
+        return Published(leased, max(0.0, min(moments) - tx.now) if moments else None, full)
 
     def _lease(self, tx: Transaction, queue: str, room: int) -> list[Record]:
         leased: list[Record] = []

@@ -4,6 +4,7 @@ import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from queue import SimpleQueue
 from typing import TypeVar
 
 from segundo.errors import LedgerForked, LedgerUnavailable, UnknownRecord
@@ -164,6 +165,29 @@ class WrittenLedger(ABC):
             # It may be stored all the same. When it is tried again, the answer must not be "no longer yours".
             self._unsure.update(_claims(change.settlements))
             raise
+
+    # For threads, which wait for no event loop
+
+    def take(self, owner: str, id: str) -> Record | None:
+        self._check_open()
+        box: SimpleQueue[tuple[list[Record], BaseException | None]] = SimpleQueue()
+        claim = claims.Claim(owner, 1, None, [id], suspect=False)
+        self._writer.post([(claim, lambda records, error: box.put((records, error)))])
+        records, error = box.get()
+        if error is not None:
+            raise error
+        return records[0] if records else None
+
+    def put(self, settlement: Settlement, stored: Callable[[bool, BaseException | None], None]) -> None:
+        def done(settled: list[bool], error: BaseException | None) -> None:
+            if error is not None:
+                self._unsure.update(_claims([settlement]))
+            stored(error is None and settled[0], error)
+
+        self._check_open()
+        change = settling.Settle([settlement])
+        change.patient = True
+        self._writer.post([(change, done)])
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
         return await self._change(settling.TakeBeat(owner, running))

@@ -2,22 +2,56 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import Any
 
 from segundo.errors import LedgerError
+from segundo.executors.celery.existing import PREFIX
 from segundo.executors.embedded import FIRST_PAUSE, LONGEST_PAUSE, Embedded
 from segundo.ledger import Ledger, Settlement
-from segundo.record import Record
-from segundo.runner import Attempt, Runner
+from segundo.record import Record, State
+from segundo.runner import Attempt, Runner, Stop
 
 logger = logging.getLogger("segundo")
 
 
-class ByMessage(Embedded):
-    """Claims by id, one record for each message; the slots are Celery's. Called on its loop only.
+class Gate:
+    """Claims go through, but while a beat is under way: it says what runs here, and must not miss one.
 
-    `later`: told in how many seconds something that was settled here may run: a relay publishes it then.
+    (test_a_beat_sees_every_record_that_a_slot_takes)
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[object, str] = {}  # the record of each slot, from before its claim until it is stored
+        self._changed = threading.Condition()
+        self._shut = False
+
+    def go_through(self, slot: object, id: str) -> None:
+        """In the slot's thread."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._shut)
+            self.held[slot] = id
+
+    async def __aenter__(self) -> None:
+        with self._changed:
+            self._shut = True
+
+    async def __aexit__(self, *_: object) -> None:
+        with self._changed:
+            self._shut = False
+            self._changed.notify_all()
+
+
+class ByMessage(Embedded):
+    """Claims by id, one record for each message; the slots are Celery's. Called on its loop, but for `take`.
+
+    A `def` runs in its slot's own thread, which asks the ledger's writer itself: to go by the loop would wake
+    three threads more for each message. `later`: told in how many seconds something that was settled here may
+    run: a relay publishes it then.
     """
 
     def __init__(self, ledger: Ledger, owner: str, runner: Runner, *, later: Callable[[float], None]) -> None:
@@ -26,42 +60,107 @@ class ByMessage(Embedded):
         self._taken: dict[Attempt, asyncio.Future[Settlement | None]] = {}
         self._alone = asyncio.Lock()
         self._told_of_another = False
+        self._claiming = self._gate = Gate()
+        self._beside: set[Attempt] = set()  # they run in threads of slots
 
-    async def take(self, id: str) -> Settlement | None:
+    # In the thread of a slot
+
+    def take(self, id: str) -> Settlement | None:
         """Claim this record and run it to its end; what became of the attempt, which is stored soon.
 
         None if it is not to be had: it has run, runs elsewhere, was cancelled, or its message came twice.
         """
-        attempt = await self._take(id, suspect=False)
-        if attempt is not None:
-            return await self._taken[attempt]
-        async with self._alone:  # of those that have taken a process down, one runs at a time
-            attempt = await self._take(id, suspect=True)
-            if attempt is None:
-                await self._look_for(id)
-            return None if attempt is None else await self._taken[attempt]
-
-    async def _take(self, id: str, *, suspect: bool) -> Attempt | None:
-        self._reserved.add(id)  # a beat while it is being claimed must not take it for a stray
+        slot = object()
+        self._gate.go_through(slot, id)
+        attempt: Attempt | None = None
         try:
-            for record in await self._claim_until_answered(id, suspect):
-                self._begin(record)
-                attempt = self._running[record.id]
-                self._taken[attempt] = self._loop.create_future()
-                return attempt
-            return None
+            record = self._claim_until_answered(id)
+            if record is None:
+                return self._on_loop(self._take_suspect(id))
+            attempt = self._beside_the_loop(record)
+            if attempt is None:
+                return self._on_loop(self._run_to_its_end(record))
+            return self._run_beside(slot, attempt)
         finally:
-            self._reserved.discard(id)
+            if attempt is None:
+                self._gate.held.pop(slot, None)
 
-    async def _claim_until_answered(self, id: str, suspect: bool) -> Sequence[Record]:
+    def _run_beside(self, slot: object, attempt: Attempt) -> Settlement | None:
+        settlement = self._runner.run_beside(attempt)
+        self._beside.discard(attempt)
+        if attempt.stopped is Stop.LOST:
+            self._call(self._finish, slot, attempt, settlement, False, None)
+            return None
+        stored = partial(self._is_stored, slot, attempt, settlement)
+        try:
+            self._ledger.put(settlement, stored)
+        except LedgerError as error:
+            stored(False, error)
+        return settlement
+
+    def _claim_until_answered(self, id: str) -> Record | None:
         pause = FIRST_PAUSE
         while True:
             try:
-                return await self._ledger.claim(self._owner, ids=[id], limit=1, suspect=suspect)
+                return self._ledger.take(self._owner, id)
             except LedgerError as error:
                 logger.warning("claiming %s waits %.1f s: %s", id, pause, error)
-                await asyncio.sleep(pause)
+                time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _beside_the_loop(self, record: Record) -> Attempt | None:
+        """The attempt, under way from now on; None if it needs the loop, or is a task of Celery's own."""
+        if record.task.startswith(PREFIX) or not self._runner.needs_no_loop(record):
+            return None
+        attempt = self._runner.attempt_beside(record, self._loop)
+        self._beside.add(attempt)
+        self._running[record.id] = attempt
+        return attempt
+
+    def _on_loop(self, work: Coroutine[Any, Any, Settlement | None]) -> Settlement | None:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _call(self, step: Callable[..., object], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the loop is closed: a rescue does the rest
+            self._loop.call_soon_threadsafe(step, *arguments)
+
+    # In the thread of the ledger
+
+    def _is_stored(
+        self, slot: object, attempt: Attempt, settlement: Settlement, mine: bool, error: BaseException | None
+    ) -> None:
+        if not mine or settlement.state is not State.SUCCEEDED or settlement.children:
+            self._call(self._finish, slot, attempt, settlement, mine, error)
+            return
+        self._running.pop(attempt.record.id, None)  # it has ended: no other attempt can have come
+        self._gate.held.pop(slot, None)
+        if self._stopping:
+            self._call(self._stored.set)
+
+    # On the loop
+
+    def _finish(
+        self, slot: object, attempt: Attempt, settlement: Settlement, mine: bool, error: BaseException | None
+    ) -> None:
+        self._gate.held.pop(slot, None)
+        if error is None:
+            self._settled(attempt, settlement, mine)
+        else:  # it is tried again from here
+            self._ended.append((attempt, settlement))
+            self._outcomes.set()
+
+    async def _take_suspect(self, id: str) -> Settlement | None:
+        """Of those that have taken a process down, one runs at a time."""
+        async with self._alone:
+            self._reserved.add(id)
+            try:
+                claimed = await self._ledger.claim(self._owner, ids=[id], limit=1, suspect=True)
+                if claimed:
+                    return await self._run_to_its_end(claimed[0])
+            finally:
+                self._reserved.discard(id)
+            await self._look_for(id)
+            return None
 
     async def _look_for(self, id: str) -> None:
         """Say once if there is no such record: then who publishes has probably another ledger.
@@ -79,6 +178,18 @@ class ByMessage(Embedded):
                     "file is of one host, and a relative path of one folder",
                     id,
                 )
+
+    async def _run_to_its_end(self, record: Record) -> Settlement | None:
+        self._begin(record)
+        told: asyncio.Future[Settlement | None] = self._loop.create_future()
+        self._taken[self._running[record.id]] = told
+        return await told
+
+    def _held(self, seen: Mapping[str, Attempt]) -> Sequence[str]:
+        return [*super()._held(seen), *list(self._gate.held.values())]
+
+    def _going_on(self) -> int:
+        return super()._going_on() + len(self._beside)
 
     # What is otherwise done in the embedded executor
 

@@ -6,7 +6,8 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar, cast
 
 from starlette.types import ASGIApp
 
@@ -21,6 +22,8 @@ logger = logging.getLogger("segundo")
 PATIENCE = 60.0  # seconds beyond the grace that an app has to stop
 POOLS = ("prefork", "thread", "solo")
 
+T = TypeVar("T")
+
 
 class NotSucceeded(Exception):
     """The record's attempt ended otherwise; the ledger has the whole story, the worker's log this line."""
@@ -29,8 +32,8 @@ class NotSucceeded(Exception):
 class Host:
     """Runs records in each process of a Celery worker, for `celery` apps. Called by Celery, from any thread.
 
-    `app`: what the lifespan is sent to. `become`: makes the app's Segundo a worker, before its start. `take`:
-    claims and runs a record, on the loop.
+    `app`: what the lifespan is sent to. `become`: makes the app's Segundo a worker, before its start;
+    `begin`: waits until it has begun. `take`: claims and runs a record, in whichever thread.
     """
 
     def __init__(
@@ -38,10 +41,11 @@ class Host:
         app: ASGIApp,
         *,
         become: Callable[[], None],
-        take: Callable[[str], Awaitable[Settlement | None]],
+        begin: Callable[[], Awaitable[object]],
+        take: Callable[[str], Settlement | None],
     ) -> None:
         self._app = app
-        self._become = become
+        self._begin = (become, begin)
         self._take = take
         self._life: Life | None = None
         self._starting = threading.Lock()
@@ -63,7 +67,7 @@ class Host:
 
         What it raises is for the worker's log and for Flower.
         """
-        settlement = self._living().run(self._take(id))
+        settlement = self._living().run(lambda: self._take(id))
         exceptions = load("celery.exceptions")
         if settlement is None:
             raise exceptions.Ignore
@@ -75,7 +79,7 @@ class Host:
     def _living(self) -> "Life":
         with self._starting:
             if self._life is None or self._life.pid != os.getpid():
-                self._life = Life(self._app, self._become)
+                self._life = Life(self._app, *self._begin)
             life = self._life
         try:
             life.started()
@@ -98,7 +102,7 @@ class Host:
         """A child of a prefork worker, or a solo one. Celery ends children that start slowly: do not wait."""
         if self._ours:
             with self._starting:
-                self._life = Life(self._app, self._become)
+                self._life = Life(self._app, *self._begin)
 
     def _process_ends(self, **_: Any) -> None:
         life = self._life
@@ -107,13 +111,53 @@ class Host:
             life.stop()
 
 
+class Aside:
+    """Does one thing after another in a thread beside the one that waits for it."""
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None] | None] | None = None
+
+    def run(self, work: Callable[[], T]) -> T:
+        """Wait for `work`. If that is interrupted, the work goes on, and its thread ends with it."""
+        if self._work is None:
+            self._work = SimpleQueue()
+            threading.Thread(target=_serve, args=(self._work,), name="segundo-slot", daemon=True).start()
+        answer: SimpleQueue[tuple[T | None, BaseException | None]] = SimpleQueue()
+        self._work.put(lambda: answer.put(_outcome(work)))
+        try:
+            result, error = answer.get()
+        except BaseException:
+            self._work.put(None)
+            self._work = None
+            raise
+        if error is not None:
+            raise error
+        return cast(T, result)
+
+
+def _serve(work: "SimpleQueue[Callable[[], None] | None]") -> None:
+    while (step := work.get()) is not None:
+        step()
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return work(), None
+    except BaseException as error:  # raised again in the thread that waits
+        return None, error
+
+
 class Life:
     """One lifespan of the app, on an event loop in a thread of its own."""
 
-    def __init__(self, app: ASGIApp, become: Callable[[], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, become: Callable[[], None], begin: Callable[[], Awaitable[object]]
+    ) -> None:
         self.pid = os.getpid()
         self._app = app
         self._become = become
+        self._begin = begin
+        self._aside = Aside()
         self._started = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._live, name="segundo-loop", daemon=True)
@@ -125,8 +169,11 @@ class Life:
         if self._error is not None:
             raise self._error
 
-    def run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+    def run(self, work: Callable[[], T]) -> T:
+        """Do `work` here, but for the main thread, where signals raise: what runs there would end by one."""
+        if threading.current_thread() is threading.main_thread():
+            return self._aside.run(work)
+        return work()
 
     def stop(self) -> None:
         """Shut the app down, and wait for that."""
@@ -146,6 +193,7 @@ class Life:
             self._become()
             lifespan = Lifespan(self._app)
             await lifespan.start_up()
+            await self._begin()
         except BaseException as error:
             logger.exception("the app did not start in this worker process")
             self._error = error

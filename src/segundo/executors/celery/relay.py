@@ -24,6 +24,7 @@ WINDOW = 1000  # published and unclaimed records of a queue: what is urgent late
 BATCH = 500
 PATIENCE = 5.0  # seconds for each step of the broker's
 ASK = 1.0  # seconds between questions whether the broker is still the one that has our messages
+FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0  # seconds between looks whether workers have made room in a full window
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the broker or the ledger does not answer
 
 
@@ -46,6 +47,7 @@ class Relay:
         self._run: str | None = None  # which run of the broker has our messages
         self._doubt: float | None = None  # since when it may have lost some
         self._last = -LEASE  # when something was published
+        self._next_look = FIRST_LOOK
 
     async def start(self) -> None:
         if self._work:
@@ -118,7 +120,7 @@ class Relay:
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     async def _publish_what_is_due(self) -> None:
-        published = Published((), 0.0)
+        published, moved = Published((), 0.0), False
         while published.again_in == 0.0:
             if self._run is None:  # first, so that nothing is leased for a broker that is not there
                 await self._reach()
@@ -133,7 +135,12 @@ class Relay:
             )
             self._doubt = None
             await self._send(published.records)
-        if published.again_in is not None:
+            moved = moved or bool(published.records)
+        if published.full:
+            # Claims ring no bell, so it is looked (test_more_than_the_broker_is_to_hold_goes_through_whole).
+            self._next_look = FIRST_LOOK if moved else min(2 * self._next_look, LONGEST_LOOK)
+            self.look_in(max(self._pause, self._next_look))
+        elif published.again_in is not None:
             self.look_in(published.again_in)
 
     async def _send(self, records: Sequence[Record]) -> None:
