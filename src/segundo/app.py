@@ -231,12 +231,7 @@ class Segundo:
                 "(SEGUNDO_APP=main:app celery -A segundo.celery worker -Q default), or name a queue that is "
                 "to be run here all the same (--queue)"
             )
-        if concurrency is None and self.settings.concurrency == 0:
-            concurrency = settings({}, {}).concurrency
-        if concurrency is not None:
-            self.settings = self.settings.changed("worker", concurrency=concurrency)
-        if queues is not None:
-            self.settings = self.settings.changed("worker", queues=tuple(queues))
+        self.settings = self.settings.of_worker(queues=queues, concurrency=concurrency)
 
     @property
     def celery(self) -> Any:

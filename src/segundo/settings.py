@@ -5,7 +5,7 @@ import math
 import operator
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,16 @@ class Settings:
     def changed(self, source: str, **values: object) -> "Settings":
         """These settings, but for `values`, which came from `source`."""
         return replace(self, **values, sources={**self.sources, **dict.fromkeys(values, source)})  # type: ignore[arg-type]  # by name
+
+    def of_worker(self, *, queues: Sequence[str] | None, concurrency: int | None) -> "Settings":
+        """Those of a process that runs these queues (None: all), so many records at once.
+
+        Without `concurrency` it is the app's own, or the default where the app's servers only record (0).
+        """
+        if concurrency is None and self.concurrency == 0:
+            concurrency = settings({}, {}).concurrency
+        changed = self if concurrency is None else self.changed("worker", concurrency=concurrency)
+        return changed if queues is None else changed.changed("worker", queues=tuple(queues))
 
     def log(self) -> None:
         for name, source in self.sources.items():

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,18 @@ def test_places_that_cannot_be_are_refused(inside: Inside, arguments: tuple[str,
     assert answer.code == 1
     assert says in answer.err
     assert [row["state"] for row in ledger_rows(Path("segundo.db"))] == [State.QUEUED]
+
+
+def test_what_cannot_move_is_named_and_how_to_go_on(inside: Inside) -> None:
+    record = fill(partial(queued, key="one"))
+    other = fill(partial(queued, key="one"), Path("new.db"))
+    answer = inside("move", "segundo.db", "new.db")
+    assert answer.code == 1
+    assert "is shut until the move is finished" in answer.err
+    for words in (record.id, other.id, "cancel that one"):
+        assert words in answer.err
+    assert inside("cancel", other.id, "--ledger", "new.db").code == 0
+    assert inside("move", "segundo.db", "new.db").out.startswith("moved 1 record")
 
 
 def test_a_move_that_is_killed_is_finished_by_the_same_command(inside: Inside) -> None:

@@ -64,8 +64,15 @@ def move(old: Place, new: Place, *, ended: bool) -> None:
         console=Console(stderr=True),
         transient=True,
     )
-    with progress:
-        gone = asyncio.run(_move(old, new, _Bars(progress), ended=ended))
+    bars = _Bars(progress)
+    try:
+        with progress:
+            gone = asyncio.run(_move(old, new, bars, ended=ended))
+    except BaseException:
+        if bars.shut:
+            remark = "is shut until the move is finished: run the same command again"
+            typer.echo(f"{name_of(str(old))} {remark}", err=True)
+        raise
     typer.echo(f"moved {number(gone, 'record')} to {name_of(str(new))}")
     typer.echo(f"{name_of(str(old))} is shut: start the app with SEGUNDO_LEDGER set to the new one", err=True)
 
@@ -84,6 +91,7 @@ class _Bars:
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self.shut = False
         self._bars = {
             name: progress.add_task(said, total=None, visible=False) for name, said in PHASES.items()
         }
@@ -95,6 +103,7 @@ class _Bars:
                 self._waits, visible=True, description="waiting until it is sure that who was there is dead"
             )
         elif step == "shut":
+            self.shut = True
             self._progress.update(self._waits, visible=False)
             for bar in self._bars.values():
                 self._progress.update(bar, total=count)
