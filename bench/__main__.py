@@ -22,6 +22,7 @@ BENCHMARKS = {
     "fair": "four worker processes on one ledger: refusals, and shares of commits",
     "worker": "no-op tasks a second on a Celery worker, beside bare Celery",
     "broker-down": "requests and the loop's lag while the broker refuses, or its link drops packets",
+    "scale": "a simulation of many hosts, from what was measured on one",
     "delay": "an endpoint with one task for Celery, beside one that calls Celery's own .delay()",
 }
 WITH_CONTROL = {"request", "start", "stall", "idle"}

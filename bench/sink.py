@@ -13,9 +13,9 @@ import threading
 from typing import Any
 
 import psycopg
-from kombu import Connection
 
 from bench.brokers import QUEUE
+from segundo.executors.celery.apps import make_app
 
 EVERY = 0.05  # seconds
 CLAIM = """
@@ -34,7 +34,7 @@ WHERE id = ANY (%s)
 
 class Sink:
     def __init__(self, broker: str, ledger: str | None) -> None:
-        self._connection = Connection(broker)
+        self._connection = make_app(broker).connection_for_read()  # it has a list for each priority
         self._channel: Any = self._connection.default_channel
         self._ledger = None if ledger is None else psycopg.connect(ledger, options="-c search_path=segundo")
         self.messages = 0
