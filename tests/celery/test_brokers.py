@@ -13,6 +13,7 @@ from segundo.executors.celery.apps import make_app
 from segundo.executors.celery.publisher import Publisher
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Record
+from tests.celery.proxy import Proxy
 from tests.celery.stage import CeleryWorker, Stage
 from tests.ledger import suite as ledgers
 from tests.support import wait_until
@@ -121,6 +122,25 @@ async def test_messages_do_not_pile_up_while_nobody_takes_them(stage: Stage) -> 
     publisher.close()
     with Connection(stage.broker.url()) as connection:
         assert connection.default_channel.queue_declare("default", passive=True).message_count == 12
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_a_worker_whose_connection_broke_off_unknown_to_the_broker_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Proxy(stage.broker.port) as proxy:
+        monkeypatch.setenv(
+            "SEGUNDO_BROKER", stage.broker.url().replace(str(stage.broker.port), str(proxy.port))
+        )
+        with CeleryWorker("-c", "2") as worker:
+            (before,) = stage.add("plain", "before")
+            wait_until(lambda: stage.ended([before]), PATIENCE)
+            proxy.break_off()
+            wait_until(lambda: worker.ended or worker.output().count("Connected to") == 2, PATIENCE)
+            assert not worker.ended, worker.output()
+            for _ in range(6):  # of which the broker gives some to whom it still believes to be there
+                stage.add("plain", "later")
+            wait_until(lambda: stage.said("plain", "later") >= 3, PATIENCE)
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)

@@ -100,6 +100,14 @@ def test_a_setting_that_would_hurt_is_named(name: str, value: int) -> None:
     assert advice.startswith(f"{name}:")
 
 
+def test_a_mailbox_that_a_lost_connection_locks_is_named_where_the_broker_is_rabbitmq() -> None:
+    theirs = Celery("theirs", broker="amqp://127.0.0.1:1//", set_as_current=False)
+    theirs.conf.worker_prefetch_multiplier = 1
+    (advice,) = hurting(theirs.conf)
+    assert advice.startswith("control_queue_exclusive:")
+    assert hurting(Segundo(FastAPI(), broker="amqp://127.0.0.1:1//").celery.conf) == []
+
+
 def test_the_broker_comes_from_the_environment_and_its_password_is_not_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

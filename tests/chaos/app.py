@@ -118,6 +118,7 @@ if "CHAOS_VISIBILITY" in os.environ:
         "visibility_timeout": float(os.environ["CHAOS_VISIBILITY"]),
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
+        "unacked_restore_limit": 2,  # else a slow machine is given more copies than it can drop
     }
 
 

@@ -59,7 +59,7 @@ def kill_a_worker(storm: Storm, clients: Clients) -> bool:
 
 def kill_a_pools_process(storm: Storm, clients: Clients) -> bool:
     """`kill -9` one process of a prefork pool, which Celery replaces."""
-    storm.ready("left")
+    storm.revive()
     hit = _still(storm, "left")
     group = storm.group("left")
     busy = [process for process in group if storm.follower.running_in([process])]
@@ -106,7 +106,7 @@ def cut_off_a_worker(storm: Storm, clients: Clients) -> bool:
 
 def _a_worker(storm: Storm) -> str:
     name = storm.chance.choice(list(POOLS))
-    storm.ready(name)
+    storm.revive()
     return name
 
 

@@ -66,7 +66,7 @@ class Weather:
     lease: float = 6.0
     visibility: float = 1.0  # until Redis delivers again what is not acknowledged
     limit: float = 120.0  # no more blows after that
-    drain: float = 90.0  # what is left at the end may take this long
+    drain: float = 240.0  # what is left at the end may take this long
     broken: str | None = None  # the way in which the library is broken on purpose
     mix: Mix = field(default_factory=Mix)
 
@@ -81,6 +81,7 @@ class Storm:
         self.chance = Random(f"{weather.seed}/blows")
         self.network = Network("home", "post", *POOLS)
         self.over = Event()
+        self.unasked = 0  # workers that ended by themselves
         self._starting: dict[str, Thread] = {}
         self.live = 0  # records, when they were last counted
         self.began = time.monotonic()
@@ -158,6 +159,15 @@ class Storm:
         """Wait until a worker that was started is there."""
         self._starting[name].join()
 
+    def revive(self) -> None:
+        """Start the workers again that ended by themselves, as whoever supervises them would."""
+        for name, worker in self.workers.items():
+            self.ready(name)
+            if worker.ended:
+                self.unasked += 1
+                self.start_worker(name)
+                self.ready(name)
+
     def _stop(self, server: Server) -> None:
         server.stop()
 
@@ -197,6 +207,7 @@ class Storm:
 
     def settle(self) -> None:
         """Wait until no record is live, or until that took too long: the checker tells what is left."""
+        self.revive()
         with suppress(AssertionError):
             wait_until(lambda: self._count() == 0, timeout=self.weather.drain, every=0.2)
 

@@ -1,5 +1,6 @@
 """One storm from its begin to its verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from tests.chaos.blows import strike_all
@@ -18,4 +19,5 @@ def storm(weather: Weather, folder: Path) -> Verdict:
         running.settle()
         rows = running.rows()
         running.stop_without_a_broker()
-    return verdict_of(History.read(running.history), rows, (*weather.blows, STOP))
+    verdict = verdict_of(History.read(running.history), rows, (*weather.blows, STOP))
+    return replace(verdict, figures={**verdict.figures, "workers that ended unasked": running.unasked})

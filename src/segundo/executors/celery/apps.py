@@ -30,6 +30,11 @@ SETTINGS: Mapping[str, Any] = {
     "worker_cancel_long_running_tasks_on_connection_loss": False,  # they hold their claims
 }
 
+# Of remote control, over RabbitMQ. An exclusive one is locked by a connection that broke off unknown to the
+# broker, and a worker that comes back by another one ends
+# (test_a_worker_whose_connection_broke_off_unknown_to_the_broker_goes_on).
+MAILBOX: Mapping[str, Any] = {"control_queue_exclusive": False, "control_queue_durable": True}
+
 
 def make_app(broker: str) -> Any:
     """A Celery app for a broker's URL. Raises ConfigurationError for a kind of broker that is not tried."""
@@ -43,6 +48,7 @@ def make_app(broker: str) -> Any:
     celery.conf.update(SETTINGS)
     if scheme.startswith(("amqp", "pyamqp")):
         celery.conf.task_queue_max_priority = HIGHEST
+        celery.conf.update(MAILBOX)
     else:
         celery.conf.broker_transport_options = {
             # A message comes again after that long, though its task runs: harmless, and needless.
@@ -81,6 +87,11 @@ def hurting(conf: Any) -> list[str]:
     for name in ("task_time_limit", "task_soft_time_limit"):
         if getattr(conf, name):
             found.append(f"{name}: Celery ends attempts behind our back; say @task(timeout=…) instead")
+    if conf.get("control_queue_exclusive") and str(conf.broker_url).startswith(("amqp", "pyamqp")):
+        found.append(
+            "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it to "
+            "False, and control_queue_durable to True"
+        )
     if conf.task_always_eager:
         found.append("task_always_eager: it concerns no record, but existing Celery tasks do not go out")
     return found
