@@ -78,9 +78,9 @@ def watch() -> None:
         send(self, records)
         journal.append(Published(t=began, records=chosen[self]))
 
-    async def seen_take(self: ByMessage, id: str) -> Any:
+    def seen_take(self: ByMessage, id: str) -> Any:
         journal.append(Delivered(record=id, process=me()))
-        settlement = await take(self, id)
+        settlement = take(self, id)
         if settlement is None:
             journal.append(Delivered(record=id, process=me(), dropped=True))
         return settlement

@@ -87,7 +87,8 @@ def hurting(conf: Any) -> list[str]:
     for name in ("task_time_limit", "task_soft_time_limit"):
         if getattr(conf, name):
             found.append(f"{name}: Celery ends attempts behind our back; say @task(timeout=…) instead")
-    if conf.get("control_queue_exclusive") and str(conf.broker_url).startswith(("amqp", "pyamqp")):
+    rabbitmq = str(conf.broker_url).startswith(("amqp", "pyamqp"))
+    if rabbitmq and conf.get("control_queue_exclusive"):
         found.append(
             "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it to "
             "False, and control_queue_durable to True"
