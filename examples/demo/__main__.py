@@ -40,6 +40,8 @@ def prepared() -> Settings:
     try:
         settings = Settings.from_environment()
         install(settings.engine.services)
+        for service in settings.engine.services:
+            service.check()
     except (ValueError, NotInstalled) as error:
         sys.exit(f"make demo: {error}")
     except subprocess.CalledProcessError as error:
