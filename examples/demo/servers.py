@@ -64,5 +64,9 @@ class Servers:
 
 
 def waiting_in(broker: str) -> int:
-    with Connection(broker) as connection:
+    """The messages in the app's queue; Redis has it as a list for each priority."""
+    redis = broker.startswith("redis")
+    with Connection(
+        broker, transport_options={"priority_steps": list(range(10))} if redis else {}
+    ) as connection:
         return int(connection.default_channel.queue_declare("default", passive=True).message_count)
