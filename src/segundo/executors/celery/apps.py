@@ -90,8 +90,8 @@ def hurting(conf: Any) -> list[str]:
     rabbitmq = str(conf.broker_url).startswith(("amqp", "pyamqp"))
     if rabbitmq and conf.get("control_queue_exclusive"):
         found.append(
-            "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it to "
-            "False, and control_queue_durable to True"
+            "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it "
+            "to False, and control_queue_durable to True"
         )
     if conf.task_always_eager:
         found.append("task_always_eager: it concerns no record, but existing Celery tasks do not go out")
