@@ -115,6 +115,15 @@ class Runtime:
         assert isinstance(self._embedded, ByMessage)
         return self._embedded.take(id)
 
+    async def wind_down(self) -> None:
+        """A Celery worker stops, but its processes only when all that runs has ended: see to it that it does.
+
+        What is killed from now on counts no crash.
+        """
+        assert isinstance(self._embedded, ByMessage)
+        await self._leave()
+        await self._embedded.wind_down(self._settings.grace)
+
     def serves(self, *, testing: bool) -> bool:
         """Whether requests of the running loop, and of this mode, may use this runtime."""
         return not testing and asyncio.get_running_loop() is self._loop

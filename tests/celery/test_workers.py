@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.celery.stage import CeleryWorker, Stage
-from tests.support import wait_until
+from tests.support import ledger_rows, wait_until
 
 PATIENCE = 30
 
@@ -55,6 +55,20 @@ def test_a_pool_process_that_is_killed_is_replaced_and_its_task_runs_again(stage
         wait_until(stage.ended, PATIENCE)
     assert (stage.record(id)["state"], stage.record(id)["crashes"]) == ("succeeded", 1)
     assert stage.said("ends", "go") == 1
+
+
+def test_what_a_worker_is_killed_with_while_it_stops_counts_no_crash(stage: Stage) -> None:
+    with CeleryWorker("-c", "1") as worker:
+        (id,) = stage.add("until", "go")
+        wait_until(lambda: stage.said("begins", "go"), PATIENCE)
+        worker.terminate()
+        wait_until(lambda: ledger_rows(Path("segundo.db"), "SELECT 1 FROM workers WHERE stopping"), PATIENCE)
+        worker.kill()
+        worker.start()
+        wait_until(lambda: stage.said("begins", "go") == 2, PATIENCE)
+        Path("go").touch()
+        wait_until(stage.ended, PATIENCE)
+    assert (stage.record(id)["state"], stage.record(id)["crashes"]) == ("succeeded", 0)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])

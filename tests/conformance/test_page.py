@@ -14,5 +14,7 @@ def test_the_page_says_what_each_combination_can() -> None:
     names = cells(page[page.index("| | SQLite") :].splitlines()[0])[1:]
     assert names == [one.name for one in COMBINATIONS]
     rows = {row[0]: row[1:] for row in map(cells, lines) if len(row) == len(names) + 1}
+    takeover = rows["what a killed process ran is taken over after"]
+    assert takeover == [f"{one.takeover:g} s" for one in COMBINATIONS]
     for capability in Capability:
         assert rows[capability] == ["yes" if one.can(capability) else "no" for one in COMBINATIONS]

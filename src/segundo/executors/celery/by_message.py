@@ -191,6 +191,12 @@ class ByMessage(Embedded):
     def _going_on(self) -> int:
         return super()._going_on() + len(self._beside)
 
+    async def wind_down(self, grace: float) -> None:
+        """Tell what runs to end, after `grace`. A `def` that does not look is waited for by Celery."""
+        await asyncio.sleep(grace)
+        for attempt in list(self._running.values()):  # slots change it meanwhile
+            attempt.stop(Stop.SHUTDOWN)
+
     # What is otherwise done in the embedded executor
 
     async def _claim(self) -> None:

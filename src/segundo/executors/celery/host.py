@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from starlette.types import ASGIApp
 
@@ -23,6 +23,12 @@ PATIENCE = 60.0  # seconds beyond the grace that an app has to stop
 POOLS = ("prefork", "thread", "solo")
 
 T = TypeVar("T")
+
+
+class Begun(Protocol):
+    """What runs records in the process, once it has begun."""
+
+    async def wind_down(self) -> None: ...
 
 
 class NotSucceeded(Exception):
@@ -41,13 +47,14 @@ class Host:
         app: ASGIApp,
         *,
         become: Callable[[], None],
-        begin: Callable[[], Awaitable[object]],
+        begin: Callable[[], Awaitable[Begun]],
         take: Callable[[str], Settlement | None],
     ) -> None:
         self._app = app
         self._begin = (become, begin)
         self._take = take
         self._life: Life | None = None
+        self._word: tuple[int, int] | None = None  # a pipe: what is written into it, all of the worker sees
         self._starting = threading.Lock()
         self._ours = False  # whether this process is, or is a child of, a worker of one of our Celery apps
         self._celeries: list[Any] = []
@@ -58,6 +65,7 @@ class Host:
         self._celeries.append(celery)
         signals = load("celery.signals")
         signals.worker_init.connect(self._worker_begins, weak=False)
+        signals.worker_shutting_down.connect(self._worker_stops, weak=False)
         signals.worker_process_init.connect(self._process_begins, weak=False)
         signals.worker_process_shutdown.connect(self._process_ends, weak=False)
         signals.worker_shutdown.connect(self._process_ends, weak=False)
@@ -76,10 +84,13 @@ class Host:
         if settlement.state is not State.SUCCEEDED:
             raise NotSucceeded(f"{settlement.state}: {settlement.reason}")
 
+    def _new_life(self) -> "Life":
+        return Life(self._app, *self._begin, told=None if self._word is None else self._word[0])
+
     def _living(self) -> "Life":
         with self._starting:
             if self._life is None or self._life.pid != os.getpid():
-                self._life = Life(self._app, *self._begin)
+                self._life = self._new_life()
             life = self._life
         try:
             life.started()
@@ -95,14 +106,20 @@ class Host:
     def _worker_begins(self, sender: Any, **_: Any) -> None:
         self._ours = any(sender.app is celery for celery in self._celeries)
         if self._ours:
+            self._word = os.pipe()  # its children inherit it
             for advice in hurting(sender.app.conf):
                 logger.warning("Celery setting %s", advice)
+
+    def _worker_stops(self, **_: Any) -> None:
+        """SIGTERM has come. Celery now waits for what runs, for ever: the processes have to know of it."""
+        if self._word is not None:
+            os.write(self._word[1], b".")  # nobody reads it, so everybody sees it
 
     def _process_begins(self, **_: Any) -> None:
         """A child of a prefork worker, or a solo one. Celery ends children that start slowly: do not wait."""
         if self._ours:
             with self._starting:
-                self._life = Life(self._app, *self._begin)
+                self._life = self._new_life()
 
     def _process_ends(self, **_: Any) -> None:
         life = self._life
@@ -148,15 +165,24 @@ def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
 
 
 class Life:
-    """One lifespan of the app, on an event loop in a thread of its own."""
+    """One lifespan of the app, on an event loop in a thread of its own.
+
+    `told`: a file that can be read once the worker is to stop.
+    """
 
     def __init__(
-        self, app: ASGIApp, become: Callable[[], None], begin: Callable[[], Awaitable[object]]
+        self,
+        app: ASGIApp,
+        become: Callable[[], None],
+        begin: Callable[[], Awaitable[Begun]],
+        *,
+        told: int | None,
     ) -> None:
         self.pid = os.getpid()
         self._app = app
         self._become = become
         self._begin = begin
+        self._told = told
         self._aside = Aside()
         self._started = threading.Event()
         self._error: BaseException | None = None
@@ -193,15 +219,21 @@ class Life:
             self._become()
             lifespan = Lifespan(self._app)
             await lifespan.start_up()
-            await self._begin()
+            runtime = await self._begin()
         except BaseException as error:
             logger.exception("the app did not start in this worker process")
             self._error = error
             return
         finally:
             self._started.set()
+        if self._told is not None:
+            self._loop.add_reader(self._told, self._wind_down, self._told, runtime)
         await self._asked.wait()
         try:
             await lifespan.shut_down()
         except Exception:  # the app's own; this thread ends with it, and nobody waits to hear of it
             logger.exception("the app did not stop in good order in this worker process")
+
+    def _wind_down(self, told: int, runtime: Begun) -> None:
+        self._loop.remove_reader(told)
+        self._winding_down = self._loop.create_task(runtime.wind_down())
