@@ -16,7 +16,7 @@ from tests.chaos.trial import storm
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("broker", choices=sorted(BROKERS))
-    parser.add_argument("--tasks", type=int, default=2000)
+    parser.add_argument("--tasks", type=int, help="calls that are sent at least")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seed", type=int, help="draws the requests, blows and waits; printed")
     parser.add_argument("--clients", type=int)
@@ -39,7 +39,7 @@ def main() -> int:
     if "broken" in asked:
         way = WAYS[asked["broken"]]
         asked = {"blows": way.blows, **way.weather, **asked}
-    weather = Weather(**{"seed": SystemRandom().randrange(10**6), **asked})
+    weather = Weather(**{"seed": SystemRandom().randrange(10**6), "tasks": 2000, **asked})
     print(f"{weather}, in {folder}", flush=True)
     verdict = storm(weather, folder)
     print(verdict.told())

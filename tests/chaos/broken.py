@@ -68,7 +68,7 @@ class Way:
 
 
 # What is damaged may be what keeps records from ending, so nothing waits long for that.
-CALM: dict[str, Any] = {"tasks": 300, "drain": 8.0, "limit": 30.0}
+CALM: dict[str, Any] = {"tasks": 300, "drain": 8.0, "limit": 90.0, "rate": 4.0}
 
 WAYS = {
     "no claim": Way(no_claim, {Rule.OVERLAP, Rule.STARTED_TWICE}, ("echo",), CALM),

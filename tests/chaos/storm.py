@@ -190,6 +190,7 @@ class Storm:
             for number in range(weather.clients)
         ]
         host = self.network["home"]
+        self.began = time.monotonic()  # what was started before that does not count
         return Clients(self.server.port, self.journal, streams, rate=weather.rate, host=host)
 
     def _paced(self, stream: Iterator[RequestPlan]) -> Iterator[RequestPlan]:
