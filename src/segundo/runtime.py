@@ -22,7 +22,7 @@ from segundo.executors.celery.routes import Routes, Share
 from segundo.executors.embedded import Embedded
 from segundo.ledger import Settlement
 from segundo.ledger.sqlite import MEMORY, SQLiteLedger
-from segundo.ledger.stores import ledger_at
+from segundo.ledger.stores import ledger_at, left_behind
 from segundo.ledger.written import WrittenLedger
 from segundo.names import Names
 from segundo.outcomes import Outcomes
@@ -133,6 +133,9 @@ class Runtime:
         await self.ledger.open()
         await self.ledger.join(self.owner)
         await self._rescue()
+        before = await asyncio.to_thread(left_behind, self.ledger.name)
+        if before is not None:
+            logger.warning("records wait in %s: segundo move %s NEW takes them here", before, before)
 
     async def start(self) -> None:
         """Begin to claim, and to keep house."""

@@ -11,6 +11,7 @@ import pytest
 
 from segundo.ledger.postgres import PostgresLedger
 from segundo.record import Record, State
+from tests.cli.ledgers import fill, queued
 from tests.cli.terminal import Answer, Worker
 from tests.ledger.suite import PostgresStore, call, settlement
 from tests.postgres import Schemas
@@ -139,3 +140,10 @@ def test_what_a_server_was_killed_with_is_run_by_a_worker(url: str, schemas: Sch
     assert sorted(record.state for record in asyncio.run(rescued(url))) == ["failed", "queued"]
     with Worker("main:app", env=where):
         wait_until(lambda: sorted(states(schemas, url)) == ["failed", "succeeded"], 30)
+
+
+def test_an_app_that_starts_on_a_server_names_the_file_that_it_left_records_in(url: str) -> None:
+    shutil.copy(Path(__file__).with_name("app.py"), "main.py")
+    fill(queued)
+    with Worker("main:app", env={"SEGUNDO_LEDGER": url}) as worker:
+        assert worker.said("segundo.db NEW takes them here")

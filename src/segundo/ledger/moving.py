@@ -40,7 +40,7 @@ from segundo.ledger.moved import (
 )
 from segundo.ledger.written import WrittenLedger
 
-BATCH = 500  # records of one transaction
+BATCH = 1000  # records of one transaction, so that requests in the new one need not wait long
 AGAIN = 1.0  # seconds until it looks again whether those who are dead are known to be
 
 

@@ -1,13 +1,18 @@
 """Which store a setting names: a file, or a database on a server, whose driver is loaded on first use."""
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from segundo.errors import ConfigurationError
+from segundo.errors import ConfigurationError, LedgerError
+from segundo.ledger.mark import NAME
 from segundo.ledger.sqlite import SQLiteLedger
+from segundo.ledger.sqlite.visitor import Visitor
 from segundo.ledger.written import WrittenLedger
+from segundo.record import LIVE
 
+DEFAULT = "segundo.db"  # where a ledger is that nobody names
 SERVERS = ("postgresql://", "postgres://")
 
 
@@ -23,6 +28,17 @@ def ledger_at(ledger: str, *, durability: Literal["full", "normal"], record_time
     from segundo.ledger.postgres import PostgresLedger
 
     return PostgresLedger(ledger, durability=durability, record_timeout=record_timeout)
+
+
+def left_behind(ledger: str) -> Path | None:
+    """The file that an app on a server may have had before, if that has records to run."""
+    file = Path(DEFAULT).absolute()
+    if on_a_server(ledger) and file.is_file():
+        with suppress(LedgerError), Visitor(file) as visitor:
+            if NAME not in visitor.notes():
+                found = any(any(visitor.records(state=state, task=None, limit=1)) for state in LIVE)
+                return file if found else None
+    return None
 
 
 def name_of(ledger: str) -> str:
