@@ -4,8 +4,9 @@ import signal
 
 import pytest
 
-from tests.conformance.place import Place, call
+from tests.conformance.place import PATIENCE, Place, call
 
+LEASE = 60.0  # seconds: a message that went down with the worker is published again
 IN_GOOD_ORDER = (0, -signal.SIGTERM)  # uvicorn ends as it was told to
 
 
@@ -23,7 +24,7 @@ def test_a_stop_lets_end_what_does_within_the_grace_and_the_rest_is_run_after_th
     assert place.runner.wait() in IN_GOOD_ORDER
     place.runner.start()
     place.open(name)
-    records = [place.ended(id) for id in (ends, stays, later)]
+    records = [place.ended(id, LEASE + PATIENCE) for id in (ends, stays, later)]
     assert [(one["state"], one["crashes"], one["failures"]) for one in records] == [("succeeded", 0, 0)] * 3
     assert place.said("begins", "declared", f"{name}-ends") == 1
     assert (place.said("begins", "async", name), place.said("ends", "async", name)) == (2, 1)
