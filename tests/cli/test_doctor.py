@@ -18,7 +18,7 @@ from segundo.cli.surroundings import variables
 from segundo.ledger.mark import Mark
 from segundo.ledger.moved import Shut, Welcome
 from segundo.ledger.sqlite import SQLiteLedger
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.record import State
 from segundo.shape import NEWEST_KNOWN
 from tests.cli.ledgers import ME, ended, fill, held_elsewhere, one_of_each, queued, running
@@ -265,10 +265,10 @@ async def test_a_look_at_the_living_drops_no_lock_of_this_process(tmp_path: Path
     await ledger.join("me")
     try:
         for _ in range(2):
-            with Visitor(ledger.path) as visitor:
+            with FileVisitor(ledger.path) as visitor:
                 assert [worker.alive for worker in visitor.workers()] == [True]
         with held_elsewhere():
-            with Visitor(ledger.path) as visitor:
+            with FileVisitor(ledger.path) as visitor:
                 assert [worker.alive for worker in visitor.workers()] == [True, True]
             assert segundo("doctor").out.count("pid ") == 2  # as others see it
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from segundo.ledger.sqlite import SQLiteLedger, questions, visitor
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.record import Record, State
 from tests.cli.ledgers import ended, fill, one_of_each, queued, running
 from tests.cli.terminal import Answer, segundo
@@ -243,7 +243,7 @@ def test_looking_changes_no_byte_and_joins_nothing(command: list[str], inside: I
     inside(*command, *([records[State.FAILED].id] if command == ["show"] else []))
     assert hashlib.sha256(LEDGER.read_bytes()).digest() == before
     assert [path.stat().st_size for path in Path().glob("*-wal")] in ([], [0])
-    with Visitor(LEDGER.absolute()) as seen:
+    with FileVisitor(LEDGER.absolute()) as seen:
         assert [worker.id for worker in seen.workers()] == ["me"]
 
 
@@ -293,7 +293,7 @@ def test_a_read_that_takes_too_long_is_cut_into_shorter_ones() -> None:
         await ledger.record([call() for _ in range(64)], owner="me")
 
     fill(story)
-    with Visitor(LEDGER.absolute()) as seen:
+    with FileVisitor(LEDGER.absolute()) as seen:
         whole = [glimpse.id for glimpse in seen.walk()]
         interrupted = []
         # SQLite gives up each statement after so many steps: enough for a few rows.
@@ -305,7 +305,7 @@ def test_a_read_that_takes_too_long_is_cut_into_shorter_ones() -> None:
 
 def test_a_row_that_cannot_be_read_in_time_is_an_error() -> None:
     one_of_each()
-    with Visitor(LEDGER.absolute()) as seen:
+    with FileVisitor(LEDGER.absolute()) as seen:
         seen._connection.set_progress_handler(lambda: 1, 5)
         with pytest.raises(visitor.TooLong):
             list(seen.walk())

@@ -11,8 +11,8 @@ from segundo.cli import doctor
 from segundo.cli.finding import Level
 from segundo.errors import LedgerUnusable
 from segundo.ledger.sqlite import SQLiteLedger, file
-from segundo.ledger.sqlite.reader import Reader
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.reader import FileReader
+from segundo.ledger.sqlite.visitor import FileVisitor
 from tests.ledger.suite import SQLiteStore, Stage
 from tests.security.forging import alter
 from tests.web.apps import LEDGER, records
@@ -39,13 +39,13 @@ def writer() -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def reader() -> Iterator[sqlite3.Connection]:
-    with closing(Reader(LEDGER.absolute())) as reader:
+    with closing(FileReader(LEDGER.absolute())) as reader:
         yield reader._connection
 
 
 @contextmanager
 def visitor() -> Iterator[sqlite3.Connection]:
-    with Visitor(LEDGER.absolute()) as visitor:
+    with FileVisitor(LEDGER.absolute()) as visitor:
         yield visitor._connection
 
 
@@ -124,7 +124,7 @@ async def test_a_file_with_a_table_that_takes_anything_is_not_opened() -> None:
     with pytest.raises(LedgerUnusable, match="its records are not the tables that Segundo makes"):
         await SQLiteLedger(LEDGER).open()
     with pytest.raises(LedgerUnusable, match="restore a backup"):
-        Visitor(LEDGER.absolute())
+        FileVisitor(LEDGER.absolute())
     alter("DROP TABLE records", "CREATE VIEW records AS SELECT * FROM kept")
     with pytest.raises(LedgerUnusable, match="its records are not"):
         await SQLiteLedger(LEDGER).open()

@@ -19,9 +19,9 @@ from segundo.errors import ConfigurationError, LedgerError
 from segundo.ledger.mark import HOLDER, NAME, Mark
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
-from segundo.ledger.sqlite.visitor import TooLong, Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.ledger.stores import need_driver
-from segundo.ledger.visiting import Glimpse, Looks, Worker
+from segundo.ledger.visiting import Glimpse, TooLong, Visitor, Worker
 from segundo.record import State
 from segundo.settings import settings
 from segundo.shape import NEWEST_KNOWN, newer
@@ -74,7 +74,7 @@ def clock(server: float, here: float) -> Finding:
 def _file_findings(path: Path, waiting: Counter[str]) -> Iterator[Finding]:
     yield file_system(file.filesystem(path.parent))
     try:
-        with Visitor(path) as visitor:
+        with FileVisitor(path) as visitor:
             yield from _file(path, visitor)
             yield from _permissions(path)
             yield sqlite(sqlite3.sqlite_version_info)
@@ -115,7 +115,7 @@ def file_system(kind: str) -> Finding:
     )
 
 
-def _file(path: Path, visitor: Visitor) -> Iterator[Finding]:
+def _file(path: Path, visitor: FileVisitor) -> Iterator[Finding]:
     yield Finding(Level.OK, "file", f"{path}, {size(path.stat().st_size)}")
     yield from schema(visitor)
     wal = _size(path.with_name(path.name + "-wal"))
@@ -128,7 +128,7 @@ def _file(path: Path, visitor: Visitor) -> Iterator[Finding]:
         yield Finding(Level.OK, "WAL", size(wal))
 
 
-def schema(visitor: Visitor) -> Iterator[Finding]:
+def schema(visitor: FileVisitor) -> Iterator[Finding]:
     """Whether the file's tables are as they were made, and what acts in it beside them."""
     version = visitor.schema()
     missing, planted = visitor.strangers()
@@ -177,7 +177,7 @@ def sqlite(version: tuple[int, ...]) -> Finding:
     return Finding(Level.OK, "SQLite", text)
 
 
-def _integrity(visitor: Visitor) -> Finding:
+def _integrity(visitor: FileVisitor) -> Finding:
     try:
         damage = visitor.damage()
     except TooLong:
@@ -191,7 +191,7 @@ def _integrity(visitor: Visitor) -> Finding:
 # Processes
 
 
-def _processes(visitor: Looks) -> Iterator[Finding]:
+def _processes(visitor: Visitor) -> Iterator[Finding]:
     workers = visitor.workers()
     alive = [worker for worker in workers if worker.alive]
     yield _alive(alive)
@@ -249,7 +249,7 @@ def _durability(alive: Sequence[Worker]) -> Finding:
 # Records
 
 
-def _records(visitor: Looks, waiting: Counter[str]) -> Iterator[Finding]:
+def _records(visitor: Visitor, waiting: Counter[str]) -> Iterator[Finding]:
     states: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for seen in visitor.walk():
@@ -271,7 +271,7 @@ def _is_unknown(seen: Glimpse) -> bool:
     return seen.state == State.QUEUED and seen.reason == "UnknownTask"
 
 
-def _due(visitor: Looks, *, nobody: bool) -> Finding:
+def _due(visitor: Visitor, *, nobody: bool) -> Finding:
     due = visitor.oldest_due()
     late = 0.0 if due is None else time.time() - due
     if due is None or late <= 0:
@@ -288,7 +288,7 @@ def _due(visitor: Looks, *, nobody: bool) -> Finding:
     )
 
 
-def _longest(visitor: Looks) -> Iterator[Finding]:
+def _longest(visitor: Visitor) -> Iterator[Finding]:
     record = visitor.longest()
     if record is not None and record.started_at is not None:
         text = f"the longest for {duration(time.time() - record.started_at)}: {record.task} {record.id}"

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from segundo.errors import ConfigurationError, LedgerUnavailable
 from segundo.ledger.sqlite import MEMORY
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.ledger.stores import ledger_at as stored_at
 from segundo.ledger.stores import need_driver, on_a_server
-from segundo.ledger.visiting import Looks
+from segundo.ledger.visiting import Visitor
 from segundo.ledger.written import WrittenLedger
 from segundo.settings import settings
 
@@ -34,10 +34,10 @@ def ledger_at(option: str | None) -> Place:
     return named if on_a_server(named) else Path(named)
 
 
-def visit(place: Place) -> Looks:
+def visit(place: Place) -> Visitor:
     """Who only looks. Raises LedgerUnusable if there is no ledger."""
     if isinstance(place, Path):
-        return Visitor(place)
+        return FileVisitor(place)
     need_driver()
     from segundo.ledger.postgres.visitor import ServerVisitor
 

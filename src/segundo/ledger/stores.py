@@ -8,7 +8,7 @@ from typing import Literal
 from segundo.errors import ConfigurationError, LedgerError
 from segundo.ledger.mark import NAME
 from segundo.ledger.sqlite import SQLiteLedger
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.ledger.written import WrittenLedger
 from segundo.record import LIVE
 
@@ -34,7 +34,7 @@ def left_behind(ledger: str) -> Path | None:
     """The file that an app on a server may have had before, if that has records to run."""
     file = Path(DEFAULT).absolute()
     if on_a_server(ledger) and file.is_file():
-        with suppress(LedgerError), Visitor(file) as visitor:
+        with suppress(LedgerError), FileVisitor(file) as visitor:
             if NAME not in visitor.notes():
                 found = any(any(visitor.records(state=state, task=None, limit=1)) for state in LIVE)
                 return file if found else None

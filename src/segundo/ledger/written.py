@@ -11,6 +11,7 @@ from segundo.errors import LedgerForked, LedgerUnavailable, UnknownRecord
 from segundo.ledger import Beat, Published, Settlement, changes, claims, publishing, settling, workers
 from segundo.ledger.answers import Answers
 from segundo.ledger.forks import forks
+from segundo.ledger.reading import Reader
 from segundo.ledger.refused import Forget, Refused
 from segundo.ledger.watching import Glance, Watch
 from segundo.ledger.writer import Writer
@@ -23,6 +24,7 @@ class WrittenLedger(ABC):
     """See `segundo.ledger.Ledger` for each method. `name` is how messages speak of it."""
 
     _writer: Writer
+    _reader: Reader
     _refused: Refused
 
     def __init__(self, name: str, record_timeout: float) -> None:
@@ -208,7 +210,6 @@ class WrittenLedger(ABC):
 
     # Reads
 
-    @abstractmethod
     async def select(
         self,
         *,
@@ -217,19 +218,13 @@ class WrittenLedger(ABC):
         limit: int = 100,
         before: str | None = None,
     ) -> Sequence[Record]:
-        """Read records, newest first."""
+        return await self._read(lambda: self._reader.select(ids=ids, state=state, limit=limit, before=before))
 
-    @abstractmethod
     async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Of each of these records that waits for others: the ids of those that have not ended."""
+        return await self._read(lambda: self._reader.waits_for(ids))
 
-    @abstractmethod
     async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
-        """Seconds until the first queued record may be claimed."""
-
-    @abstractmethod
-    async def _glance(self, ids: Sequence[str]) -> Sequence[Glance]:
-        """What a watch compares of each of these records."""
+        return await self._read(lambda: self._reader.next_due(queues, but))
 
     def watch(self, ids: Sequence[str]) -> AsyncGenerator[Record]:
         self._check_open()
@@ -238,8 +233,15 @@ class WrittenLedger(ABC):
             self._watch = Watch(loop, glance=self._glance, read=self._read_ids)
         return self._watch.changes(ids)
 
+    async def _glance(self, ids: Sequence[str]) -> Sequence[Glance]:
+        return await self._read(lambda: self._reader.glance(ids))
+
     def _read_ids(self, ids: Sequence[str]) -> Awaitable[Sequence[Record]]:
         return self.select(ids=ids)
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._reader.threads, read)
 
     # Between the loop and the threads
 

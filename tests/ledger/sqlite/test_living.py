@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segundo.ledger.sqlite import SQLiteLedger
-from segundo.ledger.sqlite.visitor import Visitor
+from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.record import Record
 from tests.ledger.actors import Actor, a_process
 from tests.ledger.suite import SQLiteStore, Stage, call, settlement
@@ -68,7 +68,7 @@ async def test_a_second_ledger_that_closes_in_our_process_does_not_make_us_look_
 async def test_a_visitor_in_our_process_does_not_make_us_look_dead(stage: Stage, other: Actor) -> None:
     records = await ours(stage)
     assert isinstance(stage.ledger, SQLiteLedger)
-    with Visitor(stage.ledger.path) as visitor:
+    with FileVisitor(stage.ledger.path) as visitor:
         assert {worker.id: worker.alive for worker in visitor.workers()} == {"me": True, "other": True}
     assert other.do("rescue") == []
     assert [stage.now_is(record) for record in records] == records
@@ -113,14 +113,14 @@ async def test_a_worker_number_is_never_given_twice(stage: Stage, other: Actor) 
     await third.leave("third")
     await third.close()
     await stage.another("fourth")
-    with Visitor(stage.ledger.path) as visitor:
+    with FileVisitor(stage.ledger.path) as visitor:
         numbers = {worker.id: worker.number for worker in visitor.workers()}
     assert numbers == {"me": 1, "fourth": 4}
 
 
 async def test_a_worker_is_known_by_its_host_and_its_process(stage: Stage) -> None:
     assert isinstance(stage.ledger, SQLiteLedger)
-    with Visitor(stage.ledger.path) as visitor:
+    with FileVisitor(stage.ledger.path) as visitor:
         (worker,) = visitor.workers()
     assert (worker.pid, worker.host) == (os.getpid(), os.uname().nodename)
 
@@ -132,6 +132,6 @@ async def test_who_leaves_with_empty_hands_is_forgotten_when_it_closes(stage: St
     for ledger, owner in ((leaver, "leaver"), (keeper, "keeper")):
         await ledger.leave(owner)
         await ledger.close()
-    with Visitor(stage.ledger.path) as visitor:
+    with FileVisitor(stage.ledger.path) as visitor:
         found = {worker.id: (worker.alive, worker.stopping) for worker in visitor.workers()}
     assert found == {"me": (True, False), "keeper": (True, True)}

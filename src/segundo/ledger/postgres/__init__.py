@@ -1,12 +1,11 @@
 """The ledger in a PostgreSQL database: any number of hosts and processes."""
 
-import asyncio
 import functools
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable
+from typing import Literal
 
 import psycopg
 
@@ -16,16 +15,12 @@ from segundo.ledger.postgres.bell import CANCELS, CHANGED, CLAIMABLE, Bell, Word
 from segundo.ledger.postgres.connecting import Connect, Connection, Place
 from segundo.ledger.postgres.contact import Contact
 from segundo.ledger.postgres.migrations import migrate
-from segundo.ledger.postgres.reader import Reader
+from segundo.ledger.postgres.reader import ServerReader
 from segundo.ledger.postgres.transaction import ServerTransaction
 from segundo.ledger.postgres.workers import LEASE, Worker, Workers
 from segundo.ledger.postgres.writer import ServerWriter
 from segundo.ledger.refused import Refused
-from segundo.ledger.watching import Glance
 from segundo.ledger.written import WrittenLedger
-from segundo.record import Record, State
-
-T = TypeVar("T")
 
 
 class PostgresLedger(WrittenLedger):
@@ -77,7 +72,7 @@ class PostgresLedger(WrittenLedger):
         self._refused = Refused()
         self._workers = Workers(self._lease)
         self._writer = self._new_writer(connection)
-        self._reader = Reader(self.place)
+        self._reader = ServerReader(self.place, self._clock)
         self._bell = Bell(
             functools.partial(self.place.connect, synchronous=False),
             channel=self.place.schema,
@@ -145,32 +140,3 @@ class PostgresLedger(WrittenLedger):
             self._changed()
         elif self._watch is not None:
             self._watch.wake()
-
-    # Reads
-
-    async def select(
-        self,
-        *,
-        ids: Sequence[str] | None = None,
-        state: State | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[Record]:
-        return await self._read(lambda: self._reader.select(ids=ids, state=state, limit=limit, before=before))
-
-    async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        return await self._read(lambda: self._reader.waits_for(ids))
-
-    async def _glance(self, ids: Sequence[str]) -> Sequence[Glance]:
-        return await self._read(lambda: self._reader.glance(ids))
-
-    async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
-        due = await self._read(lambda: self._reader.next_due(queues, but))
-        if due is None:
-            return None
-        run_at, now = due
-        return max(0.0, run_at - (now if self._clock is None else self._clock()))
-
-    async def _read(self, read: Callable[[], T]) -> T:
-        self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._reader.threads, read)

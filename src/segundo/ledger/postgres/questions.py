@@ -2,6 +2,8 @@
 
 from segundo.ledger.postgres.statements import ALL
 
+NEWEST = None  # a walk begins here
+
 # find: primary key; two, to know whether the beginning of an id is enough.
 FIND = "SELECT id FROM records WHERE id >= %(prefix)s AND starts_with(id, %(prefix)s) ORDER BY id LIMIT 2"
 

@@ -1,6 +1,5 @@
 """The ledger in a SQLite file: one host, any number of processes."""
 
-import asyncio
 import functools
 import logging
 import os
@@ -9,24 +8,20 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
 
 from segundo.errors import LedgerUnusable
 from segundo.ledger import workers
 from segundo.ledger.refused import Refused
 from segundo.ledger.sqlite import file
-from segundo.ledger.sqlite.reader import Reader
+from segundo.ledger.sqlite.reader import FileReader
 from segundo.ledger.sqlite.turns import Turns, lock_file
 from segundo.ledger.sqlite.writer import FileWriter
 from segundo.ledger.written import WrittenLedger
-from segundo.record import Record, State
 
 logger = logging.getLogger("segundo.ledger")
-
-T = TypeVar("T")
 
 MEMORY = "memory://"
 
@@ -89,7 +84,7 @@ class SQLiteLedger(WrittenLedger):
         with closing(self._connect(self.path, self._durability)) as connection:
             file.set_up(connection, self.path)
         self._refused = Refused()
-        self._reader = Reader(self.path)
+        self._reader = FileReader(self.path, self._clock)
         try:
             self._writer = FileWriter(
                 lambda: self._connect(self.path, self._durability),
@@ -133,32 +128,6 @@ class SQLiteLedger(WrittenLedger):
 
     async def join(self, owner: str, *, moving: bool = False) -> None:
         self._numbers[owner] = await self._change(workers.Join(owner, self._durability, moving=moving))
-
-    # Reads
-
-    async def select(
-        self,
-        *,
-        ids: Sequence[str] | None = None,
-        state: State | None = None,
-        limit: int = 100,
-        before: str | None = None,
-    ) -> Sequence[Record]:
-        return await self._read(lambda: self._reader.select(ids=ids, state=state, limit=limit, before=before))
-
-    async def waits_for(self, ids: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        return await self._read(lambda: self._reader.waits_for(ids))
-
-    async def _glance(self, ids: Sequence[str]) -> Sequence[tuple[object, ...]]:
-        return await self._read(lambda: self._reader.glance(ids))
-
-    async def next_due(self, queues: Sequence[str] | None = None, *, but: Sequence[str] = ()) -> float | None:
-        run_at = await self._read(lambda: self._reader.next_due(queues, but))
-        return None if run_at is None else max(0.0, run_at - self._clock())
-
-    async def _read(self, read: Callable[[], T]) -> T:
-        self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._reader.thread, read)
 
     def _in_place(self) -> bool:
         return _identity(self._files) == self._identity

@@ -3,7 +3,7 @@
 from segundo.ledger.sqlite.statements import ALL, NUMBERS
 from segundo.record import State
 
-NEWEST = "\U0010ffff"  # sorts behind every id
+NEWEST = "\U0010ffff"  # a walk begins here: it sorts behind every id
 
 # find: primary key; two, to know whether the beginning of an id is enough.
 FIND = "SELECT id FROM records WHERE id >= :prefix AND id < :prefix || char(0x10FFFF) ORDER BY id LIMIT 2"
