@@ -8,6 +8,7 @@ applied again.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 from segundo.errors import UnknownRecord
@@ -17,15 +18,19 @@ from segundo.record import Call, Link, Record, State
 T = TypeVar("T")
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Change(ABC, Generic[T]):
-    """One wish to change the ledger. `again`: it may have been applied before, and the outcome was lost."""
+    """One wish to change the ledger. `again`: it may have been applied before, and the outcome was lost.
 
-    __slots__ = ("again", "begun", "patient", "unwanted")
+    Two of the same are two; and what may be secret is not shown.
+    """
+
     order: ClassVar[int]  # in which order the kinds of a batch are applied
 
-    def __init__(self) -> None:
-        self.again = self.begun = self.unwanted = False
-        self.patient = False  # nobody waits for it: it goes with the next that somebody does wait for
+    again: bool = field(default=False, init=False)
+    begun: bool = field(default=False, init=False)
+    unwanted: bool = field(default=False, init=False)
+    patient: bool = field(default=False, init=False)  # nobody waits for it: it goes with the next
 
     # Each sets its own mark before it looks at the other's, so of a writer and a waiter at the same moment at
     # least one sees the other.
@@ -53,16 +58,14 @@ class Change(ABC, Generic[T]):
         return [change.apply(tx) for change in changes]
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class RecordCalls(Change[list[Record]]):
     """Transition a: all of the calls or none."""
 
-    __slots__ = ("calls", "owner")
     order = 1
 
-    def __init__(self, calls: Sequence[Call], owner: str) -> None:
-        super().__init__()
-        self.calls = calls
-        self.owner = owner
+    calls: Sequence[Call]
+    owner: str
 
     @property
     def held(self) -> bool:
@@ -201,16 +204,14 @@ def _ended(record: Record, reason: str, now: float) -> Record:
     return ended if ended.wipe is None else ended._replace(arguments=None, carried=None)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Release(Change[None]):
     """Transition b."""
 
-    __slots__ = ("ids", "owner")
     order = 2
 
-    def __init__(self, ids: Sequence[str], owner: str) -> None:
-        super().__init__()
-        self.ids = ids
-        self.owner = owner
+    ids: Sequence[str]
+    owner: str
 
     def apply(self, tx: Transaction) -> None:
         tx.queued = True
@@ -225,15 +226,13 @@ class Release(Change[None]):
         return [None] * len(changes)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Cancel(Change[Record]):
     """Transition i for what does not run, j (a wish) for what does."""
 
-    __slots__ = ("id",)
     order = 4
 
-    def __init__(self, id: str) -> None:
-        super().__init__()
-        self.id = id
+    id: str
 
     def apply(self, tx: Transaction) -> Record:
         tx.hold([self.id])  # it shall not begin, nor end, in between
@@ -249,32 +248,28 @@ class Cancel(Change[Record]):
         return found[0]
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Progress(Change[bool]):
     """Transition j: the holder of the claim says how far it is."""
 
-    __slots__ = ("claim", "id", "progress")
     order = 4
 
-    def __init__(self, id: str, claim: int, progress: str) -> None:
-        super().__init__()
-        self.id = id
-        self.claim = claim
-        self.progress = progress
+    id: str
+    claim: int
+    progress: str
 
     def apply(self, tx: Transaction) -> bool:
         return tx.run(tx.sql.PROGRESS, (self.progress, self.id, self.claim)).rowcount == 1
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Prune(Change[int]):
     """Transition l."""
 
-    __slots__ = ("limit", "older_than")
     order = 6
 
-    def __init__(self, older_than: float | None, limit: int) -> None:
-        super().__init__()
-        self.older_than = older_than
-        self.limit = limit
+    older_than: float | None
+    limit: int
 
     def apply(self, tx: Transaction) -> int:
         if self.older_than is None:

@@ -2,23 +2,22 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from segundo.ledger.changes import Change, Release
 from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Start(Change[list[Record]]):
     """Transition bd for what may run at once, b for the rest."""
 
-    __slots__ = ("limit", "owner", "records")
     order = 2
 
-    def __init__(self, records: Sequence[Record], owner: str, limit: int) -> None:
-        super().__init__()
-        self.records = records
-        self.owner = owner
-        self.limit = limit
+    records: Sequence[Record]
+    owner: str
+    limit: int
 
     def apply(self, tx: Transaction) -> list[Record]:
         ids = [record.id for record in self.records]
@@ -32,28 +31,18 @@ class Start(Change[list[Record]]):
         return [record.claimed(self.owner, tx.now) for record in self.records if record.id in started]
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Claim(Change[list[Record]]):
     """Transition d. Applied last, so that it sees what the same batch released and freed."""
 
-    __slots__ = ("but", "ids", "limit", "owner", "queues", "suspect")
     order = 9
 
-    def __init__(
-        self,
-        owner: str,
-        limit: int,
-        queues: Sequence[str] | None,
-        ids: Sequence[str] | None,
-        suspect: bool,
-        but: Sequence[str] = (),
-    ) -> None:
-        super().__init__()
-        self.owner = owner
-        self.limit = limit
-        self.queues = queues
-        self.ids = ids
-        self.suspect = suspect
-        self.but = but
+    owner: str
+    limit: int
+    queues: Sequence[str] | None
+    ids: Sequence[str] | None
+    suspect: bool
+    but: Sequence[str] = ()
 
     @classmethod
     def apply_all(cls, changes: Sequence["Claim"], tx: Transaction) -> list[list[Record]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from segundo.errors import NotAllowed
@@ -33,19 +33,17 @@ class Batch(NamedTuple):
 # Where the records are
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Shut(Change[bool]):
     """Let nobody enter this ledger any more; False if somebody but `owner` is there.
 
     A second call does the same. Raises NotAllowed if something is in the hands of nobody who is known.
     """
 
-    __slots__ = ("mark", "owner")
     order = 1
 
-    def __init__(self, owner: str, mark: Mark) -> None:
-        super().__init__()
-        self.owner = owner
-        self.mark = mark
+    owner: str
+    mark: Mark
 
     def apply(self, tx: Transaction) -> bool:
         tx.gate(shut=True)
@@ -60,41 +58,37 @@ class Shut(Change[bool]):
         return True
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class ReadMark(Change[Mark | None]):
     """What is said of this ledger now."""
 
-    __slots__ = ()
     order = 1
 
     def apply(self, tx: Transaction) -> Mark | None:
         return mark_of(tx)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Count(Change[int]):
     """How many records there are: `ended`, of any state, else those that have not ended."""
 
-    __slots__ = ("ended",)
     order = 1
 
-    def __init__(self, *, ended: bool) -> None:
-        super().__init__()
-        self.ended = ended
+    ended: bool = field(kw_only=True)
 
     def apply(self, tx: Transaction) -> int:
         return int(tx.value(tx.sql.ALL_THERE if self.ended else tx.sql.LIVE))
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Read(Change[Batch]):
     """The next batch behind the id `after`, of at most `limit` records and some megabytes."""
 
-    __slots__ = ("after", "ended", "limit")
     order = 1
 
-    def __init__(self, after: str, limit: int, *, ended: bool) -> None:
-        super().__init__()
-        self.after = after
-        self.limit = limit
-        self.ended = ended
+    after: str
+    limit: int
+    ended: bool = field(kw_only=True)
 
     def apply(self, tx: Transaction) -> Batch:
         ids = json.dumps(next_ids(tx, self.after, self.limit, ended=self.ended))
@@ -115,16 +109,14 @@ def next_ids(tx: Transaction, after: str, limit: int, *, ended: bool) -> list[st
     return ids
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Decide(Change[bool]):
     """From here on the records are there, and not here; False if not just `count` have not ended."""
 
-    __slots__ = ("count", "mark")
     order = 1
 
-    def __init__(self, mark: Mark, count: int) -> None:
-        super().__init__()
-        self.mark = mark
-        self.count = count
+    mark: Mark
+    count: int
 
     def apply(self, tx: Transaction) -> bool:
         if tx.value(tx.sql.LIVE) != self.count:
@@ -133,17 +125,15 @@ class Decide(Change[bool]):
         return True
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Discard(Change[list[str]]):
     """Delete the next of what has moved, behind the id `after`; their ids."""
 
-    __slots__ = ("after", "ended", "limit")
     order = 1
 
-    def __init__(self, after: str, limit: int, *, ended: bool) -> None:
-        super().__init__()
-        self.after = after
-        self.limit = limit
-        self.ended = ended
+    after: str
+    limit: int
+    ended: bool = field(kw_only=True)
 
     def apply(self, tx: Transaction) -> list[str]:
         ids = next_ids(tx, self.after, self.limit, ended=self.ended)
@@ -156,6 +146,7 @@ class Discard(Change[list[str]]):
 # Where they go
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Welcome(Change[None]):
     """Expect records of a move; a second call goes on with it.
 
@@ -163,12 +154,9 @@ class Welcome(Change[None]):
     opened again.
     """
 
-    __slots__ = ("holder",)
     order = 1
 
-    def __init__(self, holder: str) -> None:
-        super().__init__()
-        self.holder = holder
+    holder: str
 
     def apply(self, tx: Transaction) -> None:
         tx.gate(shut=True)
@@ -179,6 +167,7 @@ class Welcome(Change[None]):
         tx.run(tx.sql.SET_META, (self.holder, COPYING))
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class TakeIn(Change[None]):
     """Store a batch, whose live records `holder` holds: nobody may claim them yet.
 
@@ -186,13 +175,10 @@ class TakeIn(Change[None]):
     none, if one is there that did not come by this move, or a live one of the same task has its key.
     """
 
-    __slots__ = ("batch", "holder")
     order = 1
 
-    def __init__(self, batch: Batch, holder: str) -> None:
-        super().__init__()
-        self.batch = batch
-        self.holder = holder
+    batch: Batch
+    holder: str
 
     def apply(self, tx: Transaction) -> None:
         if tx.value(tx.sql.META, self.holder) != COPYING:
@@ -228,30 +214,26 @@ class TakeIn(Change[None]):
                 )
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Whole(Change[None]):
     """All are here: take in no more."""
 
-    __slots__ = ("holder",)
     order = 1
 
-    def __init__(self, holder: str) -> None:
-        super().__init__()
-        self.holder = holder
+    holder: str
 
     def apply(self, tx: Transaction) -> None:
         tx.run(tx.sql.SET_META, (self.holder, WHOLE))
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class LetGo(Change[int]):
     """Transition b, for the next of what `holder` holds; how many there were."""
 
-    __slots__ = ("holder", "limit")
     order = 2
 
-    def __init__(self, holder: str, limit: int) -> None:
-        super().__init__()
-        self.holder = holder
-        self.limit = limit
+    holder: str
+    limit: int
 
     def apply(self, tx: Transaction) -> int:
         ids = tx.column(tx.sql.HELD, self.holder, self.limit)
@@ -261,15 +243,13 @@ class LetGo(Change[int]):
         return len(ids)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Arrived(Change[None]):
     """The move is over: nothing is said of it any more."""
 
-    __slots__ = ("holder",)
     order = 2
 
-    def __init__(self, holder: str) -> None:
-        super().__init__()
-        self.holder = holder
+    holder: str
 
     def apply(self, tx: Transaction) -> None:
         tx.run(tx.sql.DROP_META, (self.holder,))

@@ -1,6 +1,7 @@
 """The change that leases records for messages to a broker: what is due, and about which it has none."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from segundo.ledger import Published
 from segundo.ledger.changes import Change
@@ -10,28 +11,18 @@ from segundo.record import Record
 BUSY = 0.05  # seconds until a queue is looked at again of which another process is just publishing
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Publish(Change[Published]):
     """Transition j of what is queued. Applied late: it sees what the same batch released and freed."""
 
-    __slots__ = ("but", "lease", "limit", "lost", "queues", "window")
     order = 8
 
-    def __init__(
-        self,
-        queues: Sequence[str] | None,
-        but: Sequence[str],
-        window: int,
-        limit: int,
-        lease: float,
-        lost: float | None,
-    ) -> None:
-        super().__init__()
-        self.queues = queues
-        self.but = but
-        self.window = window
-        self.limit = limit
-        self.lease = lease
-        self.lost = lost
+    queues: Sequence[str] | None
+    but: Sequence[str]
+    window: int
+    limit: int
+    lease: float
+    lost: float | None
 
     def apply(self, tx: Transaction) -> Published:
         leased: list[Record] = []

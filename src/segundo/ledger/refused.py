@@ -2,25 +2,24 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from segundo.ledger.changes import Change, Release
 from segundo.ledger.transaction import Transaction
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Forget(Change[None]):
     """Transition k: what a refused request may have recorded is gone, before anything else happens.
 
     `held`: it was a request's, so nobody but its owner can have let it go on.
     """
 
-    __slots__ = ("held", "ids", "owner")
     order = 0
 
-    def __init__(self, ids: Sequence[str], owner: str, *, held: bool) -> None:
-        super().__init__()
-        self.ids = ids
-        self.owner = owner
-        self.held = held
+    ids: Sequence[str]
+    owner: str
+    held: bool = field(kw_only=True)
 
     def apply(self, tx: Transaction) -> None:
         tx.hold(self.ids)

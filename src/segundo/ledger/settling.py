@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from segundo.ledger import Beat, Settlement
@@ -15,18 +16,14 @@ logger = logging.getLogger("segundo.ledger")
 CHILD_REFUSED = "ChildRefused"  # the reason of an attempt whose child calls cannot be recorded
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Settle(Change[list[bool]]):
     """Transitions e, f, g."""
 
-    __slots__ = ("settlements", "unsure")
     order = 3
 
-    def __init__(self, settlements: Sequence[Settlement], unsure: Container[tuple[str, int]] = ()) -> None:
-        super().__init__()
-        self.settlements = settlements
-        self.unsure = (
-            unsure  # claims (id, number) whose settlement failed before, and may be stored all the same
-        )
+    settlements: Sequence[Settlement]
+    unsure: Container[tuple[str, int]] = ()
 
     def apply(self, tx: Transaction) -> list[bool]:
         return self.apply_all([self], tx)[0]
@@ -143,19 +140,17 @@ def _settle_parameters(settlement: Settlement, now: float) -> dict[str, object]:
     }
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class TakeBeat(Change[Beat]):
     """What the ledger thinks runs here, against what does; strays go back (transition g).
 
     Applied before any claim of its batch, which its sender cannot have counted among what runs.
     """
 
-    __slots__ = ("owner", "running")
     order = 0
 
-    def __init__(self, owner: str, running: Sequence[str]) -> None:
-        super().__init__()
-        self.owner = owner
-        self.running = frozenset(running)
+    owner: str
+    running: frozenset[str]
 
     def apply(self, tx: Transaction) -> Beat:
         rows = tx.run(tx.sql.RUNNING_OF, (self.owner,)).fetchall()

@@ -1,6 +1,7 @@
 """The changes that concern processes: a worker joins, leaves, and is taken for dead by another."""
 
 import json
+from dataclasses import dataclass, field
 
 from segundo.ledger.changes import Change
 from segundo.ledger.mark import check_open
@@ -8,17 +9,15 @@ from segundo.ledger.transaction import Transaction
 from segundo.record import Record
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Join(Change[int]):
     """Register a worker, which then lives; its number. Raises LedgerMoved if the ledger is shut to it."""
 
-    __slots__ = ("durability", "moving", "owner")
     order = 0
 
-    def __init__(self, owner: str, durability: str, *, moving: bool = False) -> None:
-        super().__init__()
-        self.owner = owner
-        self.durability = durability
-        self.moving = moving
+    owner: str
+    durability: str
+    moving: bool = field(default=False, kw_only=True)
 
     def apply(self, tx: Transaction) -> int:
         tx.gate()
@@ -27,20 +26,19 @@ class Join(Change[int]):
         return tx.join(self.owner, self.durability)
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Leave(Change[None]):
     """Mark a worker as stopping: what it leaves is not counted as a crash."""
 
-    __slots__ = ("owner",)
     order = 8
 
-    def __init__(self, owner: str) -> None:
-        super().__init__()
-        self.owner = owner
+    owner: str
 
     def apply(self, tx: Transaction) -> None:
         tx.run(tx.sql.STOPPING, (self.owner,))
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Go(Change[bool]):
     """Forget a worker that has left, if nothing is in its hands; True if it is forgotten.
 
@@ -48,21 +46,18 @@ class Go(Change[bool]):
     (test_what_comes_into_the_hands_of_who_leaves_is_taken_over).
     """
 
-    __slots__ = ("owner",)
     order = 10
 
-    def __init__(self, owner: str) -> None:
-        super().__init__()
-        self.owner = owner
+    owner: str
 
     def apply(self, tx: Transaction) -> bool:
         return tx.run(tx.sql.GO, (self.owner,)).rowcount == 1
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Rescue(Change[list[Record]]):
     """Transitions b and h for all that dead workers left. Who is dead the store says."""
 
-    __slots__ = ()
     order = 7
 
     def apply(self, tx: Transaction) -> list[Record]:

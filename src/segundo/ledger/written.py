@@ -192,7 +192,7 @@ class WrittenLedger(ABC):
         self._writer.post([(change, done)])
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
-        return await self._change(settling.TakeBeat(owner, running))
+        return await self._change(settling.TakeBeat(owner, frozenset(running)))
 
     async def rescue(self) -> Sequence[Record]:
         return await self._change(workers.Rescue())
