@@ -35,16 +35,20 @@ class NotInstalled(Exception):
 class Service(ABC):
     """A server in the foreground of a process that we start, and end by its id.
 
-    `folder` holds its data, its log and its pid, so that a later process can stop it, too.
+    `folder` holds its data, its log and its pid, so that a later process can stop it, too. `options`: more of
+    its settings; each server says in which form.
     """
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]  # Debian's
     usual_port: ClassVar[int]  # of `start`; a private one, so that no server of the machine is met
 
-    def __init__(self, folder: Path | None = None, port: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
+    ) -> None:
         self.folder = folder or Path(tempfile.gettempdir(), f"segundo-services-{os.getuid()}", self.name)
         self.port = port or self.usual_port
+        self.options = options
         self._process: subprocess.Popen[bytes] | None = None
 
     # What a server is
@@ -116,14 +120,17 @@ class Service(ABC):
         """End it, by its own signal or another, and wait; its data stay."""
         pid = self.pid
         if pid is not None:
-            os.kill(pid, number or self.stop_signal)
+            self._send(pid, number or self.stop_signal)
             self._wait_until(lambda: self.pid is None, "end")
         (self.folder / "pid").unlink(missing_ok=True)
+
+    def _send(self, pid: int, number: signal.Signals) -> None:
+        os.kill(pid, number)
 
     def signal(self, number: signal.Signals) -> None:
         pid = self.pid
         assert pid is not None, f"{self.name} does not run"
-        os.kill(pid, number)
+        self._send(pid, number)
 
     def remove(self) -> None:
         """End it, and delete all that it had."""
@@ -203,12 +210,6 @@ class Postgres(Service):
     usual_port = 25432
     stop_signal = signal.SIGINT  # ends sessions; SIGTERM would wait for them
 
-    def __init__(
-        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
-    ) -> None:
-        super().__init__(folder, port)
-        self.options = options
-
     @classmethod
     def program(cls) -> str | None:
         """The newest; Debian keeps them off PATH, for there may be several."""
@@ -259,12 +260,6 @@ class Redis(Service):
     packages = ("redis-server",)
     usual_port = 26379
 
-    def __init__(
-        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
-    ) -> None:
-        super().__init__(folder, port)
-        self.options = options
-
     @classmethod
     def program(cls) -> str | None:
         return shutil.which("redis-server")
@@ -289,12 +284,6 @@ class RabbitMQ(Service):
     name = "rabbitmq"
     packages = ("rabbitmq-server",)
     usual_port = 25672
-
-    def __init__(
-        self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
-    ) -> None:
-        super().__init__(folder, port)
-        self.options = options
 
     @classmethod
     def program(cls) -> str | None:
@@ -342,18 +331,13 @@ class RabbitMQ(Service):
         return (self.folder / "log").read_text(errors="replace")
 
     def stop(self, number: signal.Signals | None = None) -> None:
-        if self.pid is not None:
-            self.signal(number or self.stop_signal)
-            self._wait_until(lambda: self.pid is None, "end")
-        super().stop()
+        super().stop(number)
         epmd = shutil.which("epmd")
         if epmd is not None:
             subprocess.run([epmd, "-kill"], env=self.environment(), capture_output=True)
 
-    def signal(self, number: signal.Signals) -> None:
+    def _send(self, pid: int, number: signal.Signals) -> None:
         """To the whole group: what we started is a shell script, and Erlang its child."""
-        pid = self.pid
-        assert pid is not None, f"{self.name} does not run"
         os.killpg(pid, number)
 
 
