@@ -231,14 +231,7 @@ class Runner:
                 delay = task.retry.delay(record.failures + 1, error, self._chance)
             except Exception as broken:  # the task's own wait=… function
                 return _failed(record, _caused(broken, error))
-            return Settlement(
-                id=record.id,
-                claim=record.claim,
-                state=State.QUEUED,
-                reason=_reason(error),
-                error=describe(error, secret=record.secret),
-                delay=delay,
-            )
+            return _because(error, record, State.QUEUED, delay=delay)
         return _failed(record, error)
 
 
@@ -279,15 +272,8 @@ def _unknown(record: Record, error: UnknownTask) -> Settlement:
     age = (record.started_at or record.created_at) - record.created_at
     if age > UNKNOWN_FOR_GOOD:
         return _failed(record, error)
-    return Settlement(
-        id=record.id,
-        claim=record.claim,
-        state=State.QUEUED,
-        reason=_reason(error),
-        error=describe(error, secret=record.secret),
-        delay=min(max(SHORTEST_PUT_OFF, age), LONGEST_PUT_OFF),
-        counted=False,
-    )
+    delay = min(max(SHORTEST_PUT_OFF, age), LONGEST_PUT_OFF)
+    return _because(error, record, State.QUEUED, delay=delay, counted=False)
 
 
 def _cancelled(record: Record, error: BaseException) -> Settlement:
@@ -300,12 +286,20 @@ def _cancelled(record: Record, error: BaseException) -> Settlement:
 
 
 def _failed(record: Record, error: BaseException) -> Settlement:
+    return _because(error, record, State.FAILED)
+
+
+def _because(
+    error: BaseException, record: Record, state: State, *, delay: float = 0.0, counted: bool = True
+) -> Settlement:
     return Settlement(
         id=record.id,
         claim=record.claim,
-        state=State.FAILED,
+        state=state,
         reason=_reason(error),
         error=describe(error, secret=record.secret),
+        delay=delay,
+        counted=counted,
     )
 
 
