@@ -33,75 +33,38 @@ def there_is(*states: State) -> Callable[[Any], bool]:
     return lambda machine: any(record.state in states for record in machine.model.records.values())
 
 
+def verb(deed: Callable[[Deeds], Deed], *states: State) -> Any:
+    """The rule that makes one deed by itself, where any record is in one of these states."""
+
+    def act(self: Any, seed: int) -> None:
+        self.draw(seed, deed)
+
+    act.__name__ = deed.__name__  # the rule's, in what Hypothesis prints
+    made = rule(seed=SEEDS)(act)
+    return precondition(there_is(*states))(made) if states else made
+
+
 class Lives(Machine):
     """One rule for each verb, one for several at once, and those for processes and for time."""
+
+    record = verb(Deeds.record)
+    record_again = verb(Deeds.record_again)
+    release = verb(Deeds.release, State.WAITING)
+    start = verb(Deeds.start, State.WAITING)
+    forget = verb(Deeds.forget, State.WAITING)
+    claim = verb(Deeds.claim, State.QUEUED)
+    settle = verb(Deeds.settle, State.RUNNING)
+    progress = verb(Deeds.progress, State.RUNNING)
+    beat = verb(Deeds.beat, State.RUNNING)
+    cancel = verb(Deeds.cancel, *LIVE)
+    prune = verb(Deeds.prune, *TERMINAL)
+    prune_a_few = verb(Deeds.prune_a_few, *TERMINAL)
+    rescue = verb(Deeds.rescue)
 
     def draw(self, seed: int, *deeds: Callable[[Deeds], Deed]) -> None:
         chance = Random(seed)
         drawn = self.deeds(chance)
         self.act(chance, *(deed(drawn) for deed in deeds))
-
-    @rule(seed=SEEDS)
-    def record(self, seed: int) -> None:
-        self.draw(seed, Deeds.record)
-
-    @rule(seed=SEEDS)
-    def record_again(self, seed: int) -> None:
-        self.draw(seed, Deeds.record_again)
-
-    @precondition(there_is(State.WAITING))
-    @rule(seed=SEEDS)
-    def release(self, seed: int) -> None:
-        self.draw(seed, Deeds.release)
-
-    @precondition(there_is(State.WAITING))
-    @rule(seed=SEEDS)
-    def start(self, seed: int) -> None:
-        self.draw(seed, Deeds.start)
-
-    @precondition(there_is(State.WAITING))
-    @rule(seed=SEEDS)
-    def forget(self, seed: int) -> None:
-        self.draw(seed, Deeds.forget)
-
-    @precondition(there_is(State.QUEUED))
-    @rule(seed=SEEDS)
-    def claim(self, seed: int) -> None:
-        self.draw(seed, Deeds.claim)
-
-    @precondition(there_is(State.RUNNING))
-    @rule(seed=SEEDS)
-    def settle(self, seed: int) -> None:
-        self.draw(seed, Deeds.settle)
-
-    @precondition(there_is(State.RUNNING))
-    @rule(seed=SEEDS)
-    def progress(self, seed: int) -> None:
-        self.draw(seed, Deeds.progress)
-
-    @precondition(there_is(State.RUNNING))
-    @rule(seed=SEEDS)
-    def beat(self, seed: int) -> None:
-        self.draw(seed, Deeds.beat)
-
-    @precondition(there_is(*LIVE))
-    @rule(seed=SEEDS)
-    def cancel(self, seed: int) -> None:
-        self.draw(seed, Deeds.cancel)
-
-    @precondition(there_is(*TERMINAL))
-    @rule(seed=SEEDS)
-    def prune(self, seed: int) -> None:
-        self.draw(seed, Deeds.prune)
-
-    @precondition(there_is(*TERMINAL))
-    @rule(seed=SEEDS)
-    def prune_a_few(self, seed: int) -> None:
-        self.draw(seed, Deeds.prune_a_few)
-
-    @rule(seed=SEEDS)
-    def rescue(self, seed: int) -> None:
-        self.draw(seed, Deeds.rescue)
 
     @rule(seed=SEEDS)
     def together(self, seed: int) -> None:

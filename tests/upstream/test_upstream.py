@@ -10,7 +10,7 @@ import pytest
 from segundo.shape import NEWEST_KNOWN
 from tests.upstream.newest import note
 from tests.upstream.sources import NotToBeHad, missing, sources, unpack, with_ours
-from tests.upstream.suites import Case, Outcomes, run, worse
+from tests.upstream.suites import NEAREST, Case, Outcomes, run, worse
 
 # Of each file, the tests that exercise background tasks. What an older version does not have yet is left out.
 STARLETTE = {
@@ -61,20 +61,6 @@ FASTAPI = {
     ),
 }
 
-# Of FastAPI's tests, those of what a request's exit stacks and dependencies promise.
-TOUCHED = (
-    "tests/test_async_dependency_cleanup.py",
-    "tests/test_dependency_after_yield*.py",
-    "tests/test_dependency_contextmanager.py",
-    "tests/test_dependency_overrides.py",
-    "tests/test_dependency_yield*.py",
-    "tests/test_exception_handlers.py",
-    "tests/test_response_dependency.py",
-    "tests/test_router_events.py",
-    "tests/test_ws_*.py",
-    "tests/test_tutorial/test_background_tasks/test_*.py",
-)
-
 pytestmark = pytest.mark.timeout(150)  # a download, and a whole run of pytest
 
 
@@ -96,7 +82,7 @@ def test_fastapis_tests_of_what_the_seam_touches_pass_in_apps_that_all_have_a_se
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     folder = had("fastapi", tmp_path, pytestconfig, ours=False)
-    touched = [file for glob in TOUCHED for file in sorted(folder.glob(glob)) if not missing(file, folder)]
+    touched = [file for glob in NEAREST for file in sorted(folder.glob(glob)) if not missing(file, folder)]
     options = (*warnings(pytestconfig), "-k", "not trio")  # Segundo needs asyncio
     outcomes = run(folder, *options, *map(str, touched), everywhere=True)
     assert len(outcomes) > 50

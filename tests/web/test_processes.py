@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
@@ -268,6 +268,15 @@ def started(folder: Path, names: Sequence[str]) -> bool:
     return {event.partition(" ")[0] for event in events(folder)} == set(names)
 
 
+def by_name(records: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {record["task"].partition(":")[2]: record for record in records}
+
+
+def outcomes(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    found = by_name(records)
+    return {name: (found[name]["state"], found[name]["reason"], found[name]["crashes"]) for name in found}
+
+
 def test_a_stop_waits_for_what_runs_within_its_grace_and_claims_no_more(stopping: Path) -> None:
     with Server("main:app", cwd=stopping, env={"SEGUNDO_GRACE": "30"}) as server:
         for name in KINDS:
@@ -289,17 +298,15 @@ def test_past_its_grace_a_stop_ends_the_process_and_nothing_is_lost(stopping: Pa
         server.terminate()
         assert server.wait() in (0, -signal.SIGTERM)  # with two threads that nobody can stop
 
-        found = {record["task"].partition(":")[2]: record for record in ledger_rows(stopping / "segundo.db")}
+        found = by_name(ledger_rows(stopping / "segundo.db"))
         cancelled, lost = found["declared_async"], found["plain_async"]
         assert (cancelled["state"], cancelled["failures"], cancelled["crashes"]) == ("queued", 0, 0)
         assert (lost["state"], lost["reason"]) == ("failed", "WorkerLost")
 
         (stopping / "gate").touch()
         server.start()
-        found = {record["task"].partition(":")[2]: record for record in ended(stopping, 4)}
-    assert {
-        name: (record["state"], record["reason"], record["crashes"]) for name, record in found.items()
-    } == {
+        found = ended(stopping, 4)
+    assert outcomes(found) == {
         "declared_async": ("succeeded", None, 0),
         "declared": ("succeeded", None, 0),
         "plain_async": ("failed", "WorkerLost", 0),
@@ -331,10 +338,8 @@ def test_a_kill_loses_nothing_that_was_declared_and_starts_no_plain_function_twi
         server.kill()
         (stopping / "gate").touch()
         server.start()
-        found = {record["task"].partition(":")[2]: record for record in ended(stopping, 4)}
-    assert {
-        name: (record["state"], record["reason"], record["crashes"]) for name, record in found.items()
-    } == {
+        found = ended(stopping, 4)
+    assert outcomes(found) == {
         "declared_async": ("succeeded", None, 1),
         "declared": ("succeeded", None, 1),
         "plain_async": ("failed", "WorkerLost", 1),
