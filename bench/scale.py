@@ -46,9 +46,9 @@ class Flow:
     behind: float  # seconds that the whole way takes at the end
 
 
-# The CPU of each part for one record, so `each` is what a core of its own would need; `fixed` is a commit with
-# its sync, or a round trip. The ledger's and the workers' are rounded from runs of `python -m bench delay` and
-# `worker` on a machine with 2 cores that all parts shared; the relay's and the broker's are assumed.
+# The CPU of each part for one record, so `each` is what a core of its own would need; `fixed` is a commit
+# with its sync, or a round trip. The ledger's and the workers' are rounded from runs of `python -m bench
+# delay` and `worker` on a machine with 2 cores that all parts shared; the relay's and broker's are assumed.
 STATIONS = (
     Station("ledger", fixed=0.0010, each=0.00045, batch=512),
     Station("relay", fixed=0.0030, each=0.00020, batch=500),
@@ -117,9 +117,8 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
     report = Report(
         "",
         f"Simulated, not measured: {options.rate:,.0f} records/s come for a minute to the ledger's commits, "
-        "the relay, the broker and the workers, whose service times bench/scale.py names, and "
-        "says which of them are assumed. *Waits before* is where records pile up; docs/scale.md draws the plan "
-        "from it.",
+        "the relay, the broker and the workers, whose service times bench/scale.py names, and says which of "
+        "them are assumed. *Waits before* is where records pile up; docs/scale.md draws the plan from it.",
     )
     rows = []
     for name, stations in DEPLOYMENTS.items():

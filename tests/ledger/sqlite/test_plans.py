@@ -18,7 +18,7 @@ INDEXES = {
     *("claimable", "suspects", "owned", "live_keys", "expiring", "failed", "duplicates", "links_by_after"),
     "published",
 }
-WALKS = {"PRUNE_OLD"}  # by hand: along the primary key
+WALKS = {"PRUNE_OLD", "LIVE", "ALL_THERE"}  # by hand: along the primary key
 SORTS = {"CLAIM_IDS", "CLAIM_SUSPECT_IDS", "LONGEST"}  # only the ids asked for; only what runs
 
 
