@@ -156,6 +156,7 @@ class Runtime:
 
     async def stop(self) -> None:
         """Claim no more, and let what runs end within the grace."""
+        self._embedded.claim_no_more()  # before anything is awaited, during which a slot may become free
         for task in self._housekeeping:
             task.cancel()
         await asyncio.gather(*self._housekeeping, return_exceptions=True)

@@ -46,6 +46,7 @@ class Embedded:
         self._ended: list[Ended] = []
         self._busy = 0  # slots taken by what runs
         self._reserved: set[str] = set()  # being claimed as they are released, each with a slot set aside
+        self._claims = True  # until a stop begins
         self._stopping = False
         self._more = False  # the last claim was as large as it could be: there may be more
         self._unseen = True  # records may have come by another way than `wake`: look when the next is due
@@ -117,7 +118,12 @@ class Embedded:
             if record.run_at > record.created_at:
                 self._look_in(record.run_at - record.created_at)
 
+    def claim_no_more(self) -> None:
+        """A stop begins: what ends now makes room for no other; what is released now may still run."""
+        self._claims = False
+
     async def stop(self, *, grace: float) -> None:
+        self.claim_no_more()
         if not self._work:
             return
         self._stopping = True
@@ -153,7 +159,7 @@ class Embedded:
 
     async def _claim_what_is_due(self) -> None:
         self._more = True
-        while self._more and (free := self._free()) > 0:
+        while self._claims and self._more and (free := self._free()) > 0:
             async with self._claiming:
                 # Shielded, so that a stop does not lose sight of a claim that is under way.
                 self._claimed = asyncio.create_task(self._claim_and_begin(free))
