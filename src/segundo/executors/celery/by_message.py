@@ -18,6 +18,8 @@ from segundo.runner import Attempt, Runner, Stop
 
 logger = logging.getLogger("segundo")
 
+A_MOMENT = 0.001  # seconds
+
 
 class Gate:
     """Claims go through, but while a beat is under way: it says what runs here, and must not miss one.
@@ -29,14 +31,19 @@ class Gate:
         self.held: dict[object, str] = {}  # the record of each slot, from before its claim until it is stored
         self._changed = threading.Condition()
         self._shut = False
+        self._waiting = 0
 
     def go_through(self, slot: object, id: str) -> None:
         """In the slot's thread."""
         with self._changed:
+            self._waiting += 1
             self._changed.wait_for(lambda: not self._shut)
+            self._waiting -= 1
             self.held[slot] = id
 
     async def __aenter__(self) -> None:
+        while self._waiting:  # noqa: ASYNC110  # threads; they go first, or beats in a row would keep them out
+            await asyncio.sleep(A_MOMENT)
         with self._changed:
             self._shut = True
 
