@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from segundo.errors import UnknownTask
+from segundo.errors import ConfigurationError, UnknownTask
 from segundo.task import Task, check_body, declared, import_name, plain, registered
 
 logger = logging.getLogger("segundo")
@@ -48,6 +48,8 @@ class Names:
         only: bool = False,
         others: Others | None = None,
     ) -> None:
+        if isinstance(modules, str):  # which is an Iterable[str], too: of characters
+            raise ConfigurationError(f"modules=… is a list of names: modules=[{modules!r}]")
         self._check = check
         self._others = others
         self._roots = frozenset(import_name(module).partition(".")[0] for module in modules)

@@ -356,6 +356,8 @@ def check_body(function: Callable[..., Any]) -> None:
 
 def check_declaration(task: Task) -> None:
     what = task.function.__qualname__
+    if not isinstance(task.retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+        raise DeclarationError(f"@task(retry=…) of {what} is a Retry: retry=Retry(attempts=3)")
     if task.timeout is not None and task.timeout <= 0:
         raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
     if not 0 <= task.crash_limit <= LARGEST or task.crash_limit % 1:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segundo import Retry, RetryLater
+from segundo import Retry, RetryLater, task
 from segundo.errors import DeclarationError
 
 ERROR = ValueError("no")
@@ -110,3 +110,12 @@ def test_a_policy_that_means_nothing_is_refused_where_it_is_made(settings: dict[
 def test_retry_later_takes_no_time_in_the_past() -> None:
     with pytest.raises(ValueError, match="negative"):
         RetryLater(-1)
+
+
+def test_a_number_is_no_policy_and_refused_where_the_task_is_declared() -> None:
+    with pytest.raises(DeclarationError, match=r"retry=Retry\(attempts=3\)"):
+        task(retry=3)(module_level)  # type: ignore[call-overload]
+
+
+def module_level() -> None:
+    """A function that could be a task."""

@@ -209,3 +209,8 @@ def test_an_app_has_one_segundo() -> None:
     Segundo(app)
     with pytest.raises(ConfigurationError, match="already has a Segundo"):
         Segundo(app)
+
+
+def test_modules_are_a_list_and_one_name_is_none() -> None:
+    with pytest.raises(ConfigurationError, match=r"modules=\['app'\]"):
+        Segundo(FastAPI(), modules="app")
