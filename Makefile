@@ -71,7 +71,7 @@ chaos-short: install services-installed ## The same, bounded, as CI runs it: eve
 	CHAOS=short $(BIN)/python -m pytest -rs -n $(WORKERS) -m chaos -k "not on_purpose" --timeout=600 tests/chaos
 
 test-postgres: install services-installed ## The ledger's tests, and some more, on a real PostgreSQL server
-	$(BIN)/python -m pytest -rs -n $(WORKERS) -m postgres $(TESTS)
+	$(BIN)/python -m pytest -rs -n $(WORKERS) -m "postgres and not (celery or conformance or chaos or model)" $(TESTS)
 
 test-celery: install services-installed ## With real brokers and Celery workers: killed, restarted, cut off
 	$(BIN)/python -m pytest -rs -n $(WORKERS) -m celery --timeout=300 $(TESTS)
