@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kombu import Connection
 
 from segundo.executors.celery.apps import make_app
 from segundo.executors.celery.publisher import Publisher
@@ -116,11 +115,12 @@ def again(stage: Stage, id: str, times: int) -> None:
 async def test_messages_do_not_pile_up_while_nobody_takes_them(stage: Stage) -> None:
     async with ledgers.Stage.on(ledgers.SQLiteStore(Path("another.db"))) as ledger:
         records = [await ledger.queued() for _ in range(6)]
-    publisher = Publisher(make_app(stage.broker.url()), patience=5, full=10)
+    app = make_app(stage.broker.url())
+    publisher = Publisher(app, patience=5, full=10)
     for _ in range(5):
         publisher.send(records)
     publisher.close()
-    with Connection(stage.broker.url()) as connection:
+    with app.connection_for_read() as connection:
         assert connection.default_channel.queue_declare("default", passive=True).message_count == 12
 
 
