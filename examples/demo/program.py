@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from abc import ABC, abstractmethod
 from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from examples.demo.patience import wait_until
 ROOT = Path(__file__).parents[2]
 
 
-class Program:
+class Program(ABC):
     """Runs `command` in `folder`, its output in `<name>.log` there; what is up is said by a subclass."""
 
     def __init__(self, name: str, folder: Path, environment: Mapping[str, str]) -> None:
@@ -23,11 +24,13 @@ class Program:
         self._environment = environment
         self._process: Process | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
-        raise NotImplementedError
+        """What to run."""
 
+    @abstractmethod
     async def is_up(self) -> bool:
-        raise NotImplementedError
+        """Whether it serves by now."""
 
     async def start(self) -> None:
         """Start it and return when it is up."""
