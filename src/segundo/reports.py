@@ -62,17 +62,22 @@ class Reports:
     # On the loop
 
     def _tell(self, report: Report) -> None:
-        id, claim, loop, children = report.speaker
-        if children.over:  # a thread that the attempt has left behind said it at the last moment
-            self._reports.pop((id, claim), None)
+        if self._drop_if_over(report):
             return
         report.news.set()
         if report.storing is None:
-            report.storing = loop.create_task(self._go_on(report), context=Context())
+            report.storing = report.speaker.loop.create_task(self._go_on(report), context=Context())
+
+    def _drop_if_over(self, report: Report) -> bool:
+        """A thread that the attempt has left behind said it at the last moment, after `end`."""
+        id, claim, _, children = report.speaker
+        if children.over:
+            self._reports.pop((id, claim), None)
+        return children.over
 
     async def _go_on(self, report: Report) -> None:
         id, claim, _, _ = report.speaker
-        while True:
+        while not self._drop_if_over(report):
             await report.news.wait()
             report.news.clear()
             report.heard = True  # before it is read: what is said from now on is news again

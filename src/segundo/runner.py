@@ -19,7 +19,7 @@ from segundo.errors import PayloadError, ResultError, UnknownTask
 from segundo.failure import describe
 from segundo.ledger import Settlement
 from segundo.names import Names
-from segundo.record import Record, State
+from segundo.record import Call, Record, State
 from segundo.reports import Reports, Store
 from segundo.task import Task
 from segundo.threads import Threads
@@ -149,19 +149,25 @@ class Runner:
         except BaseException as error:
             # CancelledError, SystemExit, GeneratorExit too: the end of the attempt, not of the process.
             return self._over(attempt, self._judge(task, attempt, error))
+        progress, children = self._end(attempt)
         return Settlement(
             id=record.id,
             claim=record.claim,
             state=State.SUCCEEDED,
             result=encoded,
-            children=attempt.children.close(),
-            progress=self._reports.end(record.id, record.claim),
+            children=children,
+            progress=progress,
         )
 
     def _over(self, attempt: Attempt, settlement: Settlement) -> Settlement:
         """Of an attempt without success nothing is kept but how far it was."""
-        attempt.children.close()
-        return settlement._replace(progress=self._reports.end(settlement.id, settlement.claim))
+        progress, _ = self._end(attempt)
+        return settlement._replace(progress=progress)
+
+    def _end(self, attempt: Attempt) -> tuple[str | None, tuple[Call, ...]]:
+        """What it has said last, and its child calls. In this order: reports drop what is over."""
+        progress = self._reports.end(attempt.record.id, attempt.record.claim)
+        return progress, attempt.children.close()
 
     async def _call(self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if attempt.stopped is Stop.CANCELLED:  # (test_what_is_cancelled_before_its_first_step_never_begins)

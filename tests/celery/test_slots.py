@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from segundo import task
-from segundo.context import Home
+from segundo import current, task
+from segundo.context import Children, Home
 from segundo.executors.celery.by_message import ByMessage
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.names import Names
@@ -30,6 +30,11 @@ def note(number: int) -> None:
 @task(name="tests.slots:stop")
 def stop(number: int) -> None:
     raise SystemExit(number)
+
+
+@task(name="tests.slots:tell")
+def tell(number: int) -> None:
+    current().progress(number)
 
 
 @pytest.fixture
@@ -114,3 +119,21 @@ async def test_the_outcome_of_a_slot_is_stored_though_no_other_message_comes(
             if record.state.terminal:
                 break
     assert record.reason == "SystemExit"
+
+
+async def test_the_last_progress_is_kept_though_the_loop_hears_of_it_as_the_attempt_ends(
+    ledger: SQLiteLedger, slots: ByMessage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, close = asyncio.get_running_loop(), Children.close
+
+    def close_and_let_the_loop_go_on(children: Children) -> tuple[Call, ...]:
+        added = close(children)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result(10)
+        return added
+
+    monkeypatch.setattr(Children, "close", close_and_let_the_loop_go_on)
+    (id,) = await queued(ledger, 1, "tests.slots:tell")
+    await asyncio.to_thread(slots.take, id)
+    await slots.stop(grace=10)
+    (row,) = ledger_rows(Path("segundo.db"))
+    assert (row["state"], row["progress"]) == ("succeeded", '{"done": 0}')
