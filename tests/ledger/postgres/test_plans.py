@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from psycopg import sql
 
 from segundo.ledger.postgres import statements
+from segundo.ledger.postgres.connecting import Place
+from segundo.ledger.postgres.workers import Worker, Workers
 from tests.ledger.suite import PostgresStore, Stage
 from tests.postgres import Schemas
 
@@ -32,6 +35,7 @@ VALUES: dict[str, Any] = {
     "result": None, "error": None, "delay": 0.0, "failed": 0,
 }  # fmt: skip
 GIVEN: dict[str, tuple[Any, ...]] = {
+    "HOLD": (json.dumps(IDS),),
     "SUCCEED": (1e6, json.dumps(dict.fromkeys(IDS, 1))),
     "RELEASE": (1e6, json.dumps(IDS), "owner1"),
     "RUNNING_OF": ("owner1",),
@@ -43,7 +47,7 @@ GIVEN: dict[str, tuple[Any, ...]] = {
 }
 SEEKS = {
     "CLAIM": "claimable", "CLAIM_SUSPECT": "suspects", "CLAIM_IDS": "records_pkey",
-    "START": "records_pkey or owned",
+    "START": "records_pkey or owned", "HOLD": "records_pkey",
     "NEXT_DUE": "claimable", "PUBLISHED": "published", "PUBLISH": "claimable", "LOSE": "published",
     "NEXT_TO_PUBLISH": "claimable", "SUCCEED": "records_pkey", "SETTLE": "records_pkey",
     "RELEASE": "records_pkey or owned", "RUNNING_OF": "owned", "SELECT_IDS": "records_pkey",
@@ -52,16 +56,19 @@ SEEKS = {
 }  # fmt: skip
 
 
+def make(url: str) -> None:
+    async def open_once() -> None:
+        async with Stage.on(PostgresStore(url)):
+            pass
+
+    asyncio.run(open_once())
+
+
 @pytest.fixture(scope="module")
 def filled(schemas: Schemas) -> Iterator[psycopg.Connection[Any]]:
     """A session on a schema with a history, a backlog, and what runs."""
     url = schemas.fresh()
-
-    async def make() -> None:
-        async with Stage.on(PostgresStore(url)):
-            pass
-
-    asyncio.run(make())
+    make(url)
     with psycopg.connect(schemas.server.url(), autocommit=True) as connection:
         connection.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(url.rpartition("=")[2])))
         connection.execute(FILL, (RECORDS,))
@@ -75,8 +82,66 @@ def test_a_statement_of_every_day_seeks_in_its_index_and_scans_no_table(
     filled: psycopg.Connection[Any], name: str
 ) -> None:
     text: str = getattr(statements, name)
-    plan = "\n".join(
-        line for (line,) in filled.execute(f"EXPLAIN {text}".encode(), GIVEN.get(name, VALUES)).fetchall()
-    )
+    plan = shown(filled.execute(f"EXPLAIN {text}".encode(), GIVEN.get(name, VALUES)))
     assert "Seq Scan on records" not in plan, plan
-    assert any(index in plan for index in SEEKS[name].split(" or ")), plan  # an owner has few rows, or many
+    assert seeks(name, plan), plan  # an owner has few rows, or many
+
+
+@pytest.fixture
+def grown(schemas: Schemas) -> Iterator[psycopg.Connection[Any]]:
+    """A session of a ledger's, which has planned every statement while the ledger was empty."""
+    url = schemas.fresh()
+    make(url)
+    with Place.at(url).connect() as connection:
+        connection.prepare_threshold = None  # a statement is prepared by its name, and only so
+        connection.execute("SET plan_cache_mode = force_generic_plan")  # as after it has run some times
+        for name in SEEKS:
+            connection.execute(f"PREPARE {name} AS {numbered(name)[0]}".encode())
+            planned(connection, name)
+        connection.execute(FILL, (RECORDS,))
+        yield connection
+
+
+def numbered(name: str) -> tuple[str, list[Any]]:
+    """A statement as PREPARE takes it, and what is given to it."""
+    numbers: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        return f"${numbers.setdefault(found[1] or str(len(numbers)), len(numbers) + 1)}"
+
+    text = re.sub(r"%(?:\((\w+)\))?s", number, getattr(statements, name))
+    return text, list(GIVEN.get(name) or [VALUES[each] for each in numbers])
+
+
+def planned(connection: psycopg.Connection[Any], name: str) -> str:
+    given = [sql.Literal(value) for value in numbered(name)[1]]
+    call = sql.SQL("{}({})" if given else "{}").format(sql.SQL(name), sql.SQL(", ").join(given))
+    return shown(connection.execute(sql.SQL("EXPLAIN EXECUTE ") + call))
+
+
+def shown(explained: psycopg.Cursor[Any]) -> str:
+    return "\n".join(line for (line,) in explained.fetchall())
+
+
+def seeks(name: str, plan: str) -> bool:
+    """By its index; all of the primary key is no better than the table."""
+    whole = re.search(r"records_pkey.*\n(?! *Index Cond)", plan)
+    return not whole and any(index in plan for index in SEEKS[name].split(" or "))
+
+
+@pytest.mark.postgres
+def test_no_statement_that_was_planned_while_the_ledger_was_empty_scans_its_table(
+    grown: psycopg.Connection[Any],
+) -> None:
+    assert [name for name in SEEKS if "Seq Scan on records" in planned(grown, name)] == []
+
+
+@pytest.mark.postgres
+def test_a_plan_that_was_made_while_the_ledger_was_empty_does_not_last(
+    grown: psycopg.Connection[Any],
+) -> None:
+    workers = Workers(lease=30.0)
+    workers.add(Worker(1, "me", "here", 1, "full"))
+    workers.begin(grown)  # it renews the leases, for that is due
+    plans = {name: planned(grown, name) for name in SEEKS}
+    assert {name: plan for name, plan in plans.items() if not seeks(name, plan)} == {}

@@ -78,6 +78,8 @@ class Place(NamedTuple):
                 "SET search_path = {schema}; SET synchronous_commit = {synchronous};"
                 "SET idle_in_transaction_session_timeout = {pause}; SET lock_timeout = {lock};"
                 "SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0;"
+                # The plan of a statement is kept: one that scans the table was good while that was empty.
+                "SET enable_seqscan = off;"
                 "SET client_min_messages = 'warning'"
             ).format(
                 schema=sql.Identifier(self.schema),

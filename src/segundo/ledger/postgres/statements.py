@@ -124,18 +124,19 @@ RETURNING {ALL}
 # What another is just taking is passed over.
 CLAIM = _lanes("crashes = 0")
 CLAIM_SUSPECT = _lanes("crashes > 0")
-# claim by id (d): primary key. Here it is waited for who has it: nobody would ask for it a second time.
+# claim by id (d): primary key, so `crashes` is compared as no partial index has it. Here it is waited for who
+# has it: nobody would ask for it a second time.
 CLAIM_IDS = f"""
 WITH taken AS MATERIALIZED (
     SELECT id FROM records WHERE id = {_each("%(ids)s")}
-        AND state = 'queued' AND run_at <= %(now)s AND crashes = 0
+        AND state = 'queued' AND run_at <= %(now)s AND crashes <= 0
         AND (%(queues)s::text IS NULL OR queue = {_each("%(queues)s")})
     ORDER BY priority DESC, run_at, id LIMIT %(limit)s FOR UPDATE)
 UPDATE records SET state = 'running', claim = claim + 1, owner = %(owner)s, started_at = %(now)s
 WHERE id = ANY (ARRAY(SELECT id FROM taken)) AND state = 'queued'
 RETURNING {ALL}
 """
-CLAIM_SUSPECT_IDS = CLAIM_IDS.replace("crashes = 0", "crashes > 0")
+CLAIM_SUSPECT_IDS = CLAIM_IDS.replace("crashes <= 0", "crashes > 0")
 # claim: the first row of claimable and of suspects, lane by lane; ten seeks each.
 NEXT_DUE = """
 SELECT min(run_at) FROM (

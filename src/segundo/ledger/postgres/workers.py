@@ -40,6 +40,9 @@ BEGIN; SELECT pg_advisory_xact_lock({lock}); SELECT extract(epoch FROM clock_tim
 STILL_THERE = "; SELECT number FROM workers WHERE number = ANY ({numbers}) FOR KEY SHARE"
 RENEW = """; UPDATE workers SET lease_until = clock_timestamp() + make_interval(secs => {lease})
 WHERE number = ANY ({numbers}) RETURNING number"""
+# The server keeps a session's plans: now and then, plans for the tables as they are by now
+# (test_a_plan_that_was_made_while_the_ledger_was_empty_does_not_last).
+PLAN_AGAIN = "; DISCARD PLANS"
 
 
 class Workers:
@@ -80,7 +83,8 @@ class Workers:
         """Begin a transaction; returns the server's time. Renews the leases if that is due."""
         workers = {worker.number: worker for worker in self._workers.values()}
         self._renewing = self._here() if self.until_due() == 0 else None
-        text = BEGIN if not workers else BEGIN + (STILL_THERE if self._renewing is None else RENEW)
+        also = STILL_THERE if self._renewing is None else RENEW + PLAN_AGAIN
+        text = BEGIN + also if workers else BEGIN
         cursor = connection.execute(
             sql.SQL(text).format(
                 lock=sql.Literal(self._lock),
