@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from segundo.errors import LedgerError
-from segundo.executors.celery.publisher import BrokerUnavailable, Publisher
+from segundo.executors.celery.links import BrokerUnavailable
+from segundo.executors.celery.publisher import Publisher
 from segundo.executors.celery.routes import Route
 from segundo.executors.embedded import for_ever
 from segundo.ledger import Ledger, Published
