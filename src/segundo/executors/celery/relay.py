@@ -25,6 +25,7 @@ WINDOW = 1000  # published and unclaimed records of a queue: what is urgent late
 BATCH = 500
 PATIENCE = 5.0  # seconds for each step of the broker's
 ASK = 1.0  # seconds between questions whether the broker is still the one that has our messages
+CROWD, CROWDS_EVERY = 10, 0.03  # where many come, what comes within so many seconds goes out together
 FIRST_LOOK, LONGEST_LOOK = 0.05, 1.0  # seconds between looks whether workers have made room in a full window
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the broker or the ledger does not answer
 
@@ -113,15 +114,18 @@ class Relay:
             await self._woken.wait()
             self._woken.clear()
             try:
-                await self._publish_what_is_due()
+                many = await self._publish_what_is_due() >= CROWD
                 pause = FIRST_PAUSE
+                if many:
+                    await asyncio.sleep(CROWDS_EVERY)
             except (BrokerUnavailable, LedgerError) as error:
                 logger.warning("calls wait in the ledger for their broker, %.1f s: %s", pause, error)
                 self.look_in(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _publish_what_is_due(self) -> None:
-        published, moved = Published((), 0.0), False
+    async def _publish_what_is_due(self) -> int:
+        """How many records that were."""
+        published, moved = Published((), 0.0), 0
         while published.again_in == 0.0:
             if self._run is None:  # first, so that nothing is leased for a broker that is not there
                 await self._reach()
@@ -136,13 +140,14 @@ class Relay:
             )
             self._doubt = None
             await self._send(published.records)
-            moved = moved or bool(published.records)
+            moved += len(published.records)
         if published.full:
             # Claims ring no bell, so it is looked (test_more_than_the_broker_is_to_hold_goes_through_whole).
             self._next_look = FIRST_LOOK if moved else min(2 * self._next_look, LONGEST_LOOK)
             self.look_in(max(self._pause, self._next_look))
         elif published.again_in is not None:
             self.look_in(published.again_in)
+        return moved
 
     async def _send(self, records: Sequence[Record]) -> None:
         if not records:

@@ -73,19 +73,22 @@ FORGOTTEN = "SELECT %s::float8"
 # forget: links_by_after.
 FORGET_LINKS = f"DELETE FROM links WHERE after = {_each('%s')}"
 
+# An owner that is only to be checked: no index serves this. That of all who own is long where many just did,
+# and their entries are not yet vacuumed.
+_OWNED_BY = "owner IS NOT DISTINCT FROM"
 # release (b): primary key; links_by_after.
 _FREED = """owner = NULL, run_at = greatest(run_at, {now}::float8),
     state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
             THEN 'waiting' ELSE 'queued' END"""
 RELEASE = f"""
 UPDATE records SET {_FREED.format(now="%s")}
-WHERE id = {_each("%s")} AND owner = %s AND state = 'waiting'
+WHERE id = {_each("%s")} AND {_OWNED_BY} %s AND state = 'waiting'
 """
 
 # start (b and d at once): primary key; links_by_after. The owner stays: of its request, then of its attempt.
 START = f"""
 UPDATE records SET state = 'running', claim = claim + 1, started_at = %(now)s
-WHERE id = {_each("%(ids)s")} AND owner = %(owner)s AND state = 'waiting' AND run_at <= %(now)s
+WHERE id = {_each("%(ids)s")} AND {_OWNED_BY} %(owner)s AND state = 'waiting' AND run_at <= %(now)s
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
 """
 # claim: claimable (suspects), one seek for each queue that has something queued.
