@@ -19,7 +19,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import CoreSchema, core_schema, to_json
 
 from segundo.errors import ArgumentError, DeclarationError, PayloadError, ResultError
-from segundo.injection import injected
+from segundo.injection import check_unread, injected
 from segundo.roundtrip import Unset, steps, unset_again
 from segundo.signature import Call, Signature, result_annotation
 from segundo.trip import Refusal, SecretTrip, Trip, adapter_of, first_line
@@ -84,11 +84,13 @@ class Arguments:
         return (self._plan or self._first_plan()).injected
 
     def check_declaration(self) -> None:
-        """Raise DeclarationError, naming a parameter, if no call could be recorded, or one would record code.
+        """Raise DeclarationError, naming a parameter, if no call could be recorded, or one would record code,
+        or if the parameter is to be read from a request.
 
         An annotation that names what is not defined yet is left for the first call.
         """
         plan = self._work_out()
+        check_unread(plan.signature)
         for key, form in plan.refused.items():
             if form.code or (key in plan.signature.required and not form.undefined):
                 parameter = f"{plan.signature.name}(): parameter {key.lstrip('*')!r}"
@@ -237,7 +239,7 @@ def schema_of(key: str, annotation: Any, handler: GetCoreSchemaHandler) -> CoreS
 def looked_up(signature: Signature, key: str) -> Any:
     """The annotation of a parameter, or NoForm."""
     try:
-        return signature.annotation(key)
+        return signature.takes(key)
     except Exception as error:  # an annotation is any expression
         return undefined(error)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What FastAPI gives to whoever declares it, without Depends.
 GIVEN = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
+# What a parameter is marked with that FastAPI reads from a request: Header(), Query(), Body(), File() …
+READ = (params.Param, params.Body)
 
 
 class Injected:
@@ -53,15 +55,43 @@ def injected(signature: "Signature") -> frozenset[str]:
     return frozenset(found)
 
 
+def check_unread(signature: "Signature") -> None:
+    """Raise DeclarationError for a parameter that FastAPI would read from a request.
+
+    For a declared task only: a plain function may be an endpoint's dependency, whose caller passes all of it.
+    """
+    for key, parameter in signature.parameters.items():
+        mark = _mark_in(signature, key, parameter)
+        if mark is not None:
+            raise DeclarationError(
+                f"{signature.name}(): parameter {key.lstrip('*')!r} is declared with {type(mark).__name__}(), by "
+                "which it is read from a request, and a task has none: leave that out here, read the value "
+                "in the endpoint, and pass it to add_task"
+            )
+
+
+def _mark_in(signature: "Signature", key: str, parameter: Parameter) -> object:
+    if isinstance(parameter.default, READ):
+        return parameter.default
+    annotation = _annotation(signature, key)
+    marks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((each for each in marks if isinstance(each, READ)), None)
+
+
+def _annotation(signature: "Signature", key: str) -> Any:
+    """None where it cannot be looked up (it is any expression): who records the argument will say so."""
+    try:
+        return signature.annotation(key)
+    except Exception:
+        return None
+
+
 def _is_injected(signature: "Signature", key: str, parameter: Parameter) -> bool:
     if isinstance(parameter.default, params.Depends):
         return True
     if key.startswith("*") or parameter.annotation is Parameter.empty:
         return False
-    try:
-        annotation = signature.annotation(key)
-    except Exception:  # an annotation is any expression; who records the argument will say so
-        return False
+    annotation = _annotation(signature, key)
     return depends_in(annotation) is not None or is_given(annotation)
 
 

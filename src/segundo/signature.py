@@ -99,14 +99,19 @@ class Signature:
 
     def annotation(self, key: str) -> Any:
         """A parameter's annotation, evaluated; Any without one. NameError, or others, if it cannot be."""
-        parameter = self.parameters[key]
-        if parameter.annotation is Parameter.empty:
+        annotation = self.parameters[key].annotation
+        if annotation is Parameter.empty:
             return Any
-        annotation = evaluated(self._function, parameter.annotation)
-        if isinstance(annotation, ParamSpecArgs | ParamSpecKwargs):
-            return Any
-        # `name: str = None` says what it means to everybody but a type checker.
-        return Optional[annotation] if parameter.default is None else annotation  # noqa: UP045  (None | None fails)
+        annotation = evaluated(self._function, annotation)
+        return Any if isinstance(annotation, ParamSpecArgs | ParamSpecKwargs) else annotation
+
+    def takes(self, key: str) -> Any:
+        """What a parameter takes: as its annotation says, and None where that is its default.
+
+        `name: str = None` says what it means to everybody but a type checker.
+        """
+        annotation = self.annotation(key)
+        return Optional[annotation] if self.parameters[key].default is None else annotation  # noqa: UP045  (None | None fails)
 
 
 def read(function: Callable[..., Any]) -> list[Parameter]:

@@ -10,7 +10,21 @@ from typing import Annotated, Any
 
 import aiosqlite
 import pytest
-from fastapi import BackgroundTasks, Cookie, Depends, FastAPI, Header, HTTPException, Request, Security
+from fastapi import (
+    BackgroundTasks,
+    Body,
+    Cookie,
+    Depends,
+    FastAPI,
+    File,
+    Form,
+    Header,
+    HTTPException,
+    Path,
+    Query,
+    Request,
+    Security,
+)
 from fastapi.security import HTTPBearer, SecurityScopes
 
 import segundo as package
@@ -67,12 +81,17 @@ async def in_quotes(to: str, mailer: "Annotated[Mailer, Depends(get_mailer)]" = 
 
 
 @task
+async def with_none(to: str, mailer: Annotated[Mailer, Depends(get_mailer)] = None) -> list[Any]:  # type: ignore[assignment]  # as people write it
+    return [to, mailer.price]
+
+
+@task
 def in_a_thread(to: str, mailer: Annotated[Mailer, Depends(get_mailer)] = INJECTED) -> list[Any]:
     assert threading.current_thread().name.startswith("segundo")
     return [to, mailer.price]
 
 
-WAYS = [annotated, without_default, old_style, of_a_class, in_quotes, in_a_thread]
+WAYS = [annotated, without_default, old_style, of_a_class, in_quotes, with_none, in_a_thread]
 
 
 @pytest.mark.parametrize("function", WAYS)
@@ -251,6 +270,38 @@ async def reads_far_below(_: Annotated[None, Depends(below)]) -> None: ...
 async def test_so_is_one_whose_own_dependency_does(segundo: Segundo) -> None:
     with pytest.raises(DeclarationError, match=r"reads_far_below\(\) depends on reads_a_header\(\)"):
         await segundo.submit(reads_far_below)
+
+
+READ = [Header, Query, Cookie, Path, Body, Form, File]
+
+
+@pytest.mark.parametrize("mark", READ, ids=lambda mark: mark.__name__)
+@pytest.mark.parametrize("way", ["annotated", "default"])
+def test_a_tasks_own_parameter_that_is_to_be_read_from_a_request_is_refused_where_it_is_declared(
+    mark: Any, way: str
+) -> None:
+    if way == "annotated":
+
+        def reads(first: str, value: Annotated[str | None, mark()] = None) -> None: ...
+    else:
+
+        def reads(first: str, value: str = mark()) -> None: ...
+
+    reads.__qualname__ = reads.__name__
+    says = rf"reads\(\): parameter 'value' is declared with {mark.__name__}\(\), .*pass it to add_task"
+    with pytest.raises(DeclarationError, match=says):
+        task(reads)
+
+
+def marked(value: Annotated[str, Header()] = "none") -> None:
+    note(value)
+
+
+async def test_a_plain_function_with_such_a_parameter_is_called_as_fastapi_calls_it(segundo: Segundo) -> None:
+    await segundo.submit(marked, "passed")
+    await segundo.submit(marked)
+    await ended(2)
+    assert sorted(events()) == ["none", "passed"]
 
 
 def test_a_parameter_that_cannot_be_passed_by_name_is_refused_where_it_is_declared() -> None:
