@@ -6,7 +6,7 @@ scopes, sub-dependencies and overrides are FastAPI's own, by its public interfac
 """
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from inspect import Parameter
 from typing import Any, NamedTuple, NoReturn, cast
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.base import SecurityBase
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,6 +25,7 @@ from segundo.errors import DeclarationError
 from segundo.injection import depends_in
 from segundo.signature import Signature
 from segundo.task import Task
+from segundo.task_request import TaskRequest
 
 Call = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -106,6 +108,7 @@ class Inner(FastAPI):
         for kind in (HTTPException, RequestValidationError):
             self.add_exception_handler(kind, _raise)
         self.add_middleware(_As, outer=outer)
+        self.router.route_class = _Route
         self.add_api_route("/", _endpoint(task), methods=["POST"], response_model=None)
         (route,) = (route for route in self.routes if isinstance(route, APIRoute))
         _check(route.dependant, task.function.__qualname__)
@@ -123,6 +126,18 @@ class Inner(FastAPI):
         self, _: Any
     ) -> None:
         """FastAPI begins with none of its own."""
+
+
+class _Route(APIRoute):
+    """Gives dependencies the request of a task, in the way that FastAPI has for requests of one's own."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_task(request: Request) -> Response:
+            return await handle(TaskRequest(request.scope, request.receive))
+
+        return handle_task
 
 
 class _As:

@@ -8,6 +8,7 @@ SegundoError
 ├── PayloadError              a stored payload cannot be decoded (also a ValueError)
 ├── UnknownTask               a record names a function that this app does not offer (also a LookupError)
 ├── UnknownRecord             no record has this id (also a LookupError)
+├── NoRequest                 a task's dependency needs what only a request has (also a KeyError)
 ├── NotAllowed                the record's state does not allow this change
 ├── TaskFailed                a call whose result was awaited ended `failed`
 │   └── TaskCancelled         … or `cancelled`
@@ -61,6 +62,13 @@ class UnknownTask(SegundoError, LookupError):
 
 class UnknownRecord(SegundoError, LookupError):
     """No record has this id."""
+
+
+class NoRequest(SegundoError, KeyError):
+    """A task's dependency needs what only a request has: a header, a cookie, a body."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would quote it
 
 
 class NotAllowed(SegundoError):

@@ -64,9 +64,9 @@ def check_unread(signature: "Signature") -> None:
         mark = _mark_in(signature, key, parameter)
         if mark is not None:
             raise DeclarationError(
-                f"{signature.name}(): parameter {key.lstrip('*')!r} is declared with {type(mark).__name__}(), by "
-                "which it is read from a request, and a task has none: leave that out here, read the value "
-                "in the endpoint, and pass it to add_task"
+                f"{signature.name}(): parameter {key.lstrip('*')!r} is a {type(mark).__name__}(), to be read "
+                "from a request, and a task has none: leave that out here, read the value in the endpoint, "
+                "and pass it to add_task"
             )
 
 

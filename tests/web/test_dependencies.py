@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from contextlib import asynccontextmanager
@@ -272,6 +273,59 @@ async def test_so_is_one_whose_own_dependency_does(segundo: Segundo) -> None:
         await segundo.submit(reads_far_below)
 
 
+NEEDS = {
+    "request.headers['x']": lambda request: request.headers["x"],
+    "request.query_params['x']": lambda request: request.query_params["x"],
+    "request.path_params['x']": lambda request: request.path_params["x"],
+    "request.cookies['x']": lambda request: request.cookies["x"],
+    "request.session": lambda request: request.session,
+    "request.auth": lambda request: request.auth,
+    "request.user": lambda request: request.user,
+    "the body of the request": lambda request: request.body(),
+    "the form of the request": lambda request: request.form(),
+    "request.url_for('x')": lambda request: request.url_for("x"),
+}
+
+
+def get_look(request: Request) -> Any:
+    async def look(what: str) -> None:
+        found = NEEDS[what](request)
+        if inspect.isawaitable(found):
+            await found
+
+    def look_whether() -> list[Any]:
+        headers, query, cookies = request.headers, request.query_params, request.cookies
+        return [
+            headers.get("x"),
+            query.get("x", "none"),
+            cookies.get("x"),
+            headers.getlist("x"),
+            "x" in query,
+        ]
+
+    return look, look_whether
+
+
+@task
+async def looks(what: str, look: Annotated[Any, Depends(get_look)]) -> Any:
+    needs, whether = look
+    return await needs(what) if what else whether()
+
+
+@pytest.mark.parametrize("what", NEEDS)
+async def test_a_dependency_that_needs_what_only_a_request_has_is_told_that_there_is_none(
+    segundo: Segundo, what: str
+) -> None:
+    record = await outcome(segundo, looks, what)
+    assert (record["state"], record["reason"]) == ("failed", "NoRequest")
+    assert what in record["error"]["message"]
+    assert "there is no request when a task runs; read it in the endpoint" in record["error"]["message"]
+
+
+async def test_who_only_looks_whether_a_request_has_it_finds_that_it_has_not(segundo: Segundo) -> None:
+    assert (await outcome(segundo, looks, ""))["result"] == [None, "none", None, [], False]
+
+
 READ = [Header, Query, Cookie, Path, Body, Form, File]
 
 
@@ -288,7 +342,7 @@ def test_a_tasks_own_parameter_that_is_to_be_read_from_a_request_is_refused_wher
         def reads(first: str, value: str = mark()) -> None: ...
 
     reads.__qualname__ = reads.__name__
-    says = rf"reads\(\): parameter 'value' is declared with {mark.__name__}\(\), .*pass it to add_task"
+    says = rf"reads\(\): parameter 'value' is a {mark.__name__}\(\), .*pass it to add_task"
     with pytest.raises(DeclarationError, match=says):
         task(reads)
 
