@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from segundo.background import HasScope
+from segundo.calls import name_of
 from segundo.edge import MADE, OVER, desk_of
 from segundo.errors import ConfigurationError
 from segundo.record import Call, Record
@@ -18,6 +19,7 @@ from segundo.request import Desk, Keeper, Phase, RequestTasks, logger
 ResponseT = TypeVar("ResponseT", bound=Response)
 
 CARRIED = "_segundo_carried"  # where a response keeps what it carries
+ERROR = 400  # the first status of an answer that says that the request has failed
 KINDS = 256  # classes of responses that are remembered; more means that something makes new ones all the time
 
 
@@ -39,6 +41,7 @@ class AttachedTasks(RequestTasks):
         desk: Place = desk_of(scope)
         super().__init__(desk, desk.keeper(scope), live=scope["type"] == "websocket")
         self._begun = False
+        self._failed = False
         made.append(self)
 
     async def recorded(self, response: ResponseT) -> ResponseT:
@@ -76,19 +79,33 @@ class AttachedTasks(RequestTasks):
 
     # What the edge calls
 
-    async def on_answer(self) -> None:
+    async def on_answer(self, status: int) -> None:
         """An answer begins. If it is another than the recorded one, none of these calls shall run."""
+        self._failed = status >= ERROR
         if self._phase is Phase.RECORDED and not self._begun:
+            self._warn_of_drop()
             await self._take_back_in_peace()
 
     async def on_end(self, error: BaseException | None) -> None:
         """The request is over: release what was recorded for the answer that began, and drop all else."""
         if self._phase is Phase.OPEN:
+            self._failed = self._failed or error is not None
+            self._warn_of_drop()
             await self.on_function_exit(None, error or RuntimeError("not recorded"), None)
         elif self._phase is Phase.RECORDED and not self._begun:
             await self._take_back_in_peace()
         else:
             await self.on_request_exit(None, error, None)
+
+    def _warn_of_drop(self) -> None:
+        """Who fails the request means it; who answers as if all were well has forgotten them."""
+        if self.tasks and not self._failed:
+            names = dict.fromkeys(name_of(task.func) for task in self.tasks)
+            logger.warning(
+                "a request's calls of %s are dropped, for its answer does not carry them: "
+                "return await tasks.recorded(response)",
+                ", ".join(names),
+            )
 
     async def _take_back_in_peace(self) -> None:
         """In a task of its own, which goes on if the request is cancelled meanwhile."""

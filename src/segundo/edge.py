@@ -19,7 +19,7 @@ OVER: Any = object()  # the last in MADE, once the request is over
 class Made(Protocol):
     """The BackgroundTasks that were made by hand for a request."""
 
-    async def on_answer(self) -> None: ...
+    async def on_answer(self, status: int) -> None: ...
     async def on_end(self, error: BaseException | None) -> None: ...
 
 
@@ -113,7 +113,7 @@ class _Below(dict[str, Any]):
 async def _answer(made: Sequence[Made], message: Message, send: Send) -> None:
     if message["type"].endswith("http.response.start"):
         for tasks in made:
-            await tasks.on_answer()
+            await tasks.on_answer(message["status"])
     await send(message)
 
 

@@ -57,7 +57,7 @@ class Handle(Generic[R_co]):
     def record(self) -> Record:
         """The record as it was stored. RuntimeError before that, and for a call that runs in process."""
         if self._record is None:
-            raise RuntimeError("this call is not recorded yet: that happens after the endpoint has returned")
+            raise _no_record("record", self.id)
         return self._record.hiding()
 
     async def result(self, timeout: float | None = None) -> R_co:
@@ -75,16 +75,9 @@ class Handle(Generic[R_co]):
             return cast("R_co", await outcome(str(self.id)))
 
     def _outcome(self) -> Callable[[str], Awaitable[Any]]:
-        if self.id is None:
-            raise RuntimeError(
-                "result(): this call runs in process and keeps no result; declare the function with @task"
-            )
         origin = self._origin
-        if origin is None:
-            raise RuntimeError(
-                "result(): this call is not recorded yet. A request's calls are recorded when its endpoint "
-                "has returned, a task's when it has succeeded: who waits in there waits for itself"
-            )
+        if self.id is None or origin is None:
+            raise _no_record("result()", self.id, ": who waits in there waits for itself")
         if not origin.over and within.get() is origin:
             raise RuntimeError(
                 "result(): this call runs when its request is over, so who waits inside the request waits "
@@ -101,10 +94,7 @@ class Handle(Generic[R_co]):
         RuntimeError before it is recorded, and for a call that runs in process.
         """
         if self.id is None or self._origin is None:
-            raise RuntimeError(
-                "cancel(): this call has no record, or none yet: a request's calls are recorded when its "
-                "endpoint has returned, a task's when it has succeeded"
-            )
+            raise _no_record("cancel()", self.id, ": leave the call out instead")
         return await self._origin.source.cancel(self.id)
 
     def stored(self, record: Record, origin: Origin) -> None:
@@ -115,3 +105,21 @@ class Handle(Generic[R_co]):
 
     def __repr__(self) -> str:
         return f"Handle({self.id!r})"
+
+
+def _no_record(asked: str, id: str | None, instead: str = "") -> RuntimeError:
+    """Why a call has no record, or none so far, as seen from where this runs."""
+    if id is None:
+        return RuntimeError(
+            f"{asked}: this call runs in process and has no record; declare the function with @task"
+        )
+    origin = within.get()
+    if origin is not None and origin.over:
+        return RuntimeError(
+            f"{asked}: this call is not recorded yet. On a WebSocket, and once a request is over, calls are "
+            "recorded on the next turn of the event loop: await tasks.flush() first"
+        )
+    return RuntimeError(
+        f"{asked}: this call is not recorded yet. A request's calls are recorded when its endpoint has "
+        f"returned, a task's when it has succeeded{instead}"
+    )

@@ -289,7 +289,9 @@ async def refused(handle: Handle[Any], why: str) -> None:
 
 
 async def in_the_endpoint(tasks: BackgroundTasks) -> None:
-    await refused(tasks.add_task(declared, "task"), "not recorded yet")
+    await refused(
+        tasks.add_task(declared, "task"), "not recorded yet. A request.* when its endpoint has returned"
+    )
 
 
 async def in_a_stream(tasks: BackgroundTasks) -> StreamingResponse:
@@ -359,7 +361,7 @@ async def test_another_request_may_wait_for_a_call_whose_own_is_not_over() -> No
         await request
 
 
-def test_a_websocket_may_wait_for_what_it_adds() -> None:
+def test_a_websocket_may_wait_for_what_it_adds_once_that_is_recorded() -> None:
     app = FastAPI()
     Segundo(app)
 
@@ -367,6 +369,11 @@ def test_a_websocket_may_wait_for_what_it_adds() -> None:
     async def socket(websocket: WebSocket, tasks: BackgroundTasks) -> None:
         await websocket.accept()
         handle = tasks.add_task(declared, "task")
+        for asked in (handle.result, handle.cancel):
+            with pytest.raises(RuntimeError, match=r"not recorded yet.*await tasks.flush\(\)"):
+                await asked()
+        with pytest.raises(RuntimeError, match=r"not recorded yet.*await tasks.flush\(\)"):
+            print(handle.record)
         await tasks.flush()
         await websocket.send_text(await handle.result())
 

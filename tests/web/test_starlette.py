@@ -186,6 +186,51 @@ async def test_nothing_of_a_request_runs_whose_recorded_response_is_not_sent(
     assert sorted(events()) == ["in process", "plain", "task"]
 
 
+async def forgets(request: Request) -> Response:
+    adding(request)
+    return JSONResponse("ok")
+
+
+async def forgets_what_is_in_process(request: Request) -> Response:
+    BackgroundTasks(request).add_task(lambda: note("in process"))
+    return JSONResponse("ok")
+
+
+async def adds_nothing(request: Request) -> Response:
+    BackgroundTasks(request)
+    return JSONResponse("ok")
+
+
+async def answers_well_with_another(request: Request) -> Response:
+    await adding(request).recorded(JSONResponse(None))
+    return JSONResponse("ok")
+
+
+DROPPED = [
+    (forgets, 200, ["note, declared, adding.<locals>.<lambda>"]),
+    (forgets_what_is_in_process, 200, ["forgets_what_is_in_process.<locals>.<lambda>"]),
+    (answers_well_with_another, 200, ["note, declared"]),
+    (adds_nothing, 200, []),
+    (answers_with_another, 400, []),
+    (raises_http_exception, 409, []),
+    (raises_before, 500, []),
+    (answers, 200, []),
+]
+
+
+@pytest.mark.parametrize(("endpoint", "status", "named"), DROPPED)
+async def test_calls_that_no_answer_carries_are_dropped_with_a_warning_unless_the_request_failed(
+    endpoint: Callable[..., Any], status: int, named: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(app_of(endpoint), raise_app_exceptions=False) as client:
+        assert (await client.get("/")).status_code == status
+    said = [said for said in messages(caplog) if "dropped" in said]
+    assert len(said) == len(named)
+    for line, names in zip(said, named, strict=True):
+        assert "return await tasks.recorded(response)" in line
+        assert names in line
+
+
 async def test_a_ledger_that_cannot_record_is_a_503_that_the_apps_handlers_see() -> None:
     async def sorry(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
