@@ -192,7 +192,11 @@ class Runner:
     async def _call_in_thread(
         self, task: Task, attempt: Attempt, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """A `def` cannot be stopped: past its timeout it is still waited for, and only then has timed out."""
+        """A `def` cannot be stopped: past its timeout it is still waited for, and only then has timed out.
+
+        That is for its dependencies to see, and no CancelledError, from which an older FastAPI does not
+        wake dependencies that are a `def`.
+        """
         result = await self._threads.run(partial(copy_context().run, task.function, *args, **kwargs))
         if attempt.stopped is Stop.TIMED_OUT:
             raise _timed_out(task)
@@ -230,7 +234,7 @@ class Runner:
                 return _put_back(record)
             if stopped is Stop.SHUTDOWN:
                 return _failed(record, WorkerLost("the process was shut down before the attempt ended"))
-        if stopped is Stop.TIMED_OUT:
+        if stopped is Stop.TIMED_OUT and not isinstance(error, TimedOut):
             error = _caused(_timed_out(task), error)
         if record.failures_left and task.retry.covers(error):
             try:

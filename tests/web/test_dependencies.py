@@ -458,8 +458,21 @@ def too_slow_in_a_thread(session: Session) -> None:
 
 
 async def test_it_stays_open_until_a_thread_past_its_timeout_has_ended(segundo: Segundo) -> None:
-    assert (await outcome(segundo, too_slow_in_a_thread))["reason"] == "TimedOut"
+    record = await outcome(segundo, too_slow_in_a_thread)
+    assert (record["reason"], record["error"]["causes"]) == ("TimedOut", [])
     assert events() == ["open", "the thread has ended", "rollback TimedOut", "close"]
+
+
+@task(timeout=0.05)
+def ends_itself(session: Session) -> None:
+    while True:
+        current().check()
+        threading.Event().wait(0.005)
+
+
+async def test_it_sees_the_cancellation_of_a_def_that_ends_itself_at_its_timeout(segundo: Segundo) -> None:
+    assert (await outcome(segundo, ends_itself))["reason"] == "TimedOut"
+    assert events() == ["open", "rollback CancelledError", "close"]
 
 
 async def never(_: Session) -> None:
