@@ -17,9 +17,9 @@ import pytest
 
 from scripts import docs
 from segundo import Retry, Segundo, TaskContext, task
+from segundo.options import TaskFunction
 from segundo.record import TRANSITIONS, State
 from segundo.settings import DEFAULTS
-from segundo.task import TaskFunction
 from tests.support import ROOT, Server, ledger_rows, wait_until
 from tests.transcript import Reader, blocks
 

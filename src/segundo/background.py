@@ -12,8 +12,8 @@ from starlette.responses import Response
 from segundo.edge import desk_of
 from segundo.errors import ConfigurationError
 from segundo.handle import Handle
+from segundo.options import Configured
 from segundo.record import Call
-from segundo.task import Configured
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,8 +9,9 @@ from typing import Any
 from segundo.codec import FORMAT, Value
 from segundo.errors import ArgumentError, ConfigurationError, ResultError
 from segundo.names import Names
+from segundo.options import NO_OPTIONS, Configured, Options
 from segundo.record import Call, new_id
-from segundo.task import NO_OPTIONS, Configured, Options, Task
+from segundo.task import Task
 
 logger = logging.getLogger("segundo")
 

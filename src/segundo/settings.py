@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from segundo.duration import seconds
 from segundo.errors import ConfigurationError
-from segundo.task import seconds
 
 logger = logging.getLogger("segundo")
 

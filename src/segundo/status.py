@@ -208,6 +208,8 @@ class Status:
             return _public(record)
 
     def accepted(self, handle: Handle[Any]) -> Response:
+        if not isinstance(handle, Handle):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+            raise TypeError(f"accepted(…) takes the handle that add_task returns, not {handle!r}")
         if handle.id is None:
             raise ConfigurationError("accepted(…): this call runs in process and has no record to point to")
         return Accepted(self, handle)

@@ -1,23 +1,22 @@
 """A task: a function and how it is to be run. `@task` declares one and leaves the function as it is."""
 
 import inspect
-import math
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload, runtime_checkable
+from typing import Any, ParamSpec, TypeVar, overload
 
 from segundo.codec import Arguments, Value
+from segundo.duration import seconds
 from segundo.errors import DeclarationError
-from segundo.record import DEFAULT_PRIORITY, LARGEST, LONGEST, PRIORITIES, Link, Wipe, unstorable
+from segundo.options import TaskFunction, check_priority, options_of
+from segundo.record import DEFAULT_PRIORITY, LARGEST, LONGEST, Wipe, unstorable
 from segundo.retry import NEVER, Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
 
 MARK = "__segundo__"  # where a declared function keeps its Task
 DEFAULT_QUEUE = "default"
@@ -41,135 +40,6 @@ class Task:
     is_async: bool
     arguments: Arguments
     result: Value
-
-
-@runtime_checkable
-class HasId(Protocol):
-    """A handle or a record: anything that knows a record's id."""
-
-    @property
-    def id(self) -> str | None: ...
-
-
-After = HasId | str | Sequence[HasId | str] | None
-OnFailure = Literal["cancel", "run"]
-
-
-def check_seconds(name: str, value: object) -> None:
-    """A number that a ledger can add to a time, and store."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"options({name}=…) takes a finite number of seconds; not {value!r}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How one call differs from its task: see `TaskFunction.options`."""
-
-    delay: float = 0.0
-    run_at: float | None = None
-    priority: int | None = None
-    queue: str | None = None
-    key: str | None = None
-    after: After = None
-    on_failure: OnFailure = "cancel"
-
-    def __post_init__(self) -> None:
-        check_seconds("delay", self.delay)
-        if self.run_at is not None:
-            check_seconds("run_at", self.run_at)
-        if self.delay < 0:
-            raise ValueError("options(delay=…) is in seconds and cannot be negative")
-        if self.delay and self.run_at is not None:
-            raise ValueError("options() takes delay=… or run_at=…, not both")
-        if self.priority is not None:
-            object.__setattr__(self, "priority", check_priority(self.priority))
-        _check_text("queue", self.queue)
-        _check_text("key", self.key)
-        if self.on_failure not in ("cancel", "run"):
-            raise ValueError(f'on_failure is "cancel" or "run", not {self.on_failure!r}')
-        if self.on_failure == "run" and self.after is None:
-            raise ValueError(
-                'options(on_failure="run") says what happens after another call: give after=… too'
-            )
-
-    def links(self) -> tuple[Link, ...]:
-        """What the call waits for. A call that runs in process is over before any recorded one starts."""
-        if self.after is None:
-            return ()
-        ids = dict.fromkeys(map(_id_of, _several(self.after)))  # each once
-        return tuple(Link(id, self.on_failure) for id in ids if id is not None)
-
-
-def _check_text(option: str, text: str | None) -> None:
-    wrong = None if text is None else unstorable(text, LONGEST[option])
-    if wrong is not None:
-        raise ValueError(f"options({option}=…) {wrong}")
-
-
-def _several(after: HasId | str | Sequence[HasId | str]) -> Sequence[object]:
-    if isinstance(after, str | HasId):  # asked first: a record is a sequence too
-        return (after,)
-    if not isinstance(after, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
-        raise _wrong(after)
-    return after
-
-
-def _id_of(before: object) -> str | None:
-    if isinstance(before, str):
-        if not before.isprintable():
-            raise ValueError(f"after=…: no record has the id {before!r}")
-        return before
-    if isinstance(before, HasId):
-        return before.id
-    raise _wrong(before)
-
-
-def _wrong(after: object) -> TypeError:
-    return TypeError(f"after=… takes handles, records or their ids, one or several; not {after!r}")
-
-
-NO_OPTIONS = Options()
-
-
-@dataclass(frozen=True, slots=True)
-class Configured(Generic[P, R_co]):
-    """A declared task with options for one call: give it to `add_task` in the task's place."""
-
-    function: Callable[P, R_co]
-    options: Options
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.function(*args, **kwargs)
-
-
-class TaskFunction(Protocol[P, R_co]):
-    """What a declared function is to a type checker: itself, and `options`."""
-
-    __name__: str
-    __qualname__: str
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    def options(
-        self,
-        *,
-        delay: float | timedelta = 0.0,
-        run_at: datetime | float | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        key: str | None = None,
-        after: After = None,
-        on_failure: OnFailure = "cancel",
-    ) -> "Configured[P, R_co]":
-        """Options for one call.
-
-        `delay`: seconds (or a timedelta) from the moment of recording. `run_at`: an aware datetime, or unix
-        seconds. `priority`: 0-9, 9 first. `key`: unique per task among live records; a duplicate call is
-        recorded as cancelled. `after`: handles, records or ids, one or several: this call waits until all of
-        them have ended. `on_failure`: what becomes of it if one did not succeed, "cancel" (reason
-        PredecessorFailed) or "run". An id of no record refuses the whole request, with 409.
-        """
-        ...
 
 
 @overload
@@ -243,32 +113,6 @@ def task(
         return function
 
     return declare if function is None else declare(function)
-
-
-def options_of(function: Callable[P, R]) -> Callable[..., Configured[P, R]]:
-    def options(
-        *,
-        delay: float | timedelta = 0.0,
-        run_at: datetime | float | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        key: str | None = None,
-        after: After = None,
-        on_failure: OnFailure = "cancel",
-    ) -> Configured[P, R]:
-        chosen = Options(
-            delay=delay.total_seconds() if isinstance(delay, timedelta) else delay,
-            run_at=timestamp(run_at) if isinstance(run_at, datetime) else run_at,
-            priority=priority,
-            queue=queue,
-            key=key,
-            after=after,
-            on_failure=on_failure,
-        )
-        return Configured(function, chosen)
-
-    options.__doc__ = TaskFunction[..., Any].options.__doc__
-    return options
 
 
 def plain(function: Callable[..., Any], name: str) -> Task:
@@ -367,32 +211,3 @@ def check_declaration(task: Task) -> None:
         if wrong is not None:
             raise DeclarationError(f"@task({option}=…) of {what} {wrong}")
     task.arguments.check_declaration()
-
-
-def check_priority(priority: int) -> int:
-    if priority not in PRIORITIES:
-        raise ValueError(f"priority is 0 to 9, 9 first; not {priority!r}")
-    return int(priority)  # 5.0 is one of them, and no integer for a store
-
-
-def timestamp(moment: datetime) -> float:
-    if moment.tzinfo is None:
-        raise ValueError("run_at=… needs an aware datetime (with a time zone), or unix seconds")
-    return moment.timestamp()
-
-
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-
-
-def seconds(duration: str | float | timedelta) -> float:
-    """A duration in seconds: a number, a timedelta, or a text such as "90s", "15m", "12h", "30d", "2w"."""
-    if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhdw]?)\s*", duration)
-        if match is None:
-            raise ValueError(
-                f"a duration is a number of seconds, or a text such as 90s, 15m, 12h, 30d; not {duration!r}"
-            )
-        return float(match[1]) * UNITS[match[2] or "s"]
-    return float(duration)

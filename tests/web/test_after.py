@@ -154,8 +154,6 @@ def test_a_wrong_after_is_refused_on_the_line_of_the_call() -> None:
 
 
 @pytest.mark.parametrize("wrong", [5, [5], [None], b"id"])
-async def test_what_is_neither_handle_record_nor_id_is_refused_on_the_line_of_the_call(
-    segundo: Segundo, wrong: Any
-) -> None:
-    with pytest.raises(TypeError, match="handles, records or their ids"):
-        await segundo.submit(declared.options(after=wrong), "never")
+def test_what_is_neither_handle_record_nor_id_is_refused_on_the_line_that_says_it(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"options\(after=…\) takes handles, records or their ids"):
+        declared.options(after=wrong)

@@ -26,6 +26,19 @@ def fails() -> None:
 def described() -> None: ...
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("dely", r"options\(dely=…\): there is no such option; did you mean delay=…\?"),
+        ("on_fail", r"did you mean on_failure=…\?"),
+        ("colour", "they are delay, run_at, priority, queue, key, after, on_failure$"),
+    ],
+)
+def test_an_option_that_there_is_not_is_refused_and_the_nearest_named(option: str, says: str) -> None:
+    with pytest.raises(TypeError, match=says):
+        declared.options(**{option: 1})
+
+
 # When
 
 

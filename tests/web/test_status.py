@@ -234,6 +234,16 @@ async def test_accepted_of_a_call_in_process_is_an_error_on_the_callers_line() -
         assert (await client.post("/")).status_code == 200
 
 
+@pytest.mark.parametrize("wrong", [None, "an id"])
+async def test_accepted_of_what_is_no_handle_is_an_error_on_the_callers_line(wrong: Any) -> None:
+    async def endpoint(tasks: segundo.BackgroundTasks) -> None:
+        with pytest.raises(TypeError, match=rf"the handle that add_task returns, not {wrong!r}"):
+            tasks.accepted(wrong)
+
+    async with running(app_that(endpoint)) as client:
+        assert (await client.post("/")).status_code == 200
+
+
 def test_accepted_without_a_segundo_is_an_error() -> None:
     tasks = segundo.BackgroundTasks()
     with pytest.raises(ConfigurationError, match="needs an app with a Segundo"):

@@ -13,11 +13,11 @@ from segundo.cli.phrases import number
 from segundo.cli.place import Place, change, in_time, visit
 from segundo.cli.sheet import sheet
 from segundo.cli.table import table
+from segundo.duration import seconds
 from segundo.errors import ConfigurationError, NotAllowed
 from segundo.ledger.written import WrittenLedger
 from segundo.progress import Progress
 from segundo.record import Record, State, again
-from segundo.task import seconds
 
 # What `ls --json` prints of a record, in this order, then `progress` and `waits_for`; scripts rely on names.
 LISTED = (

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from segundo.names import Names
+from segundo.options import Configured
 from segundo.record import Call
-from segundo.signature import signature_of
-from segundo.task import Configured
+from segundo.signature import name_of, signature_of
 
 Wanted = tuple[Callable[..., Any], inspect.BoundArguments]
 
@@ -79,7 +79,11 @@ def bound(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     """A function and some of its arguments, each with its parameter. TypeError for what it does not take."""
     if isinstance(function, Configured):
         function = function.function
-    return function, signature_of(function).bind_partial(*args, **kwargs)
+    signature = signature_of(function)
+    try:
+        return function, signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"called(…) of {name_of(function)}{signature}: {error}") from None
 
 
 def _fits(kind: object, wanted: Any, given: Any) -> bool:
