@@ -109,12 +109,12 @@ class Segundo:
         maker = caller.f_globals.get("__name__", "__main__")
         self._state: Mapping[str, Any] = {}  # what the lifespan yields
         self._dependencies = Dependencies(app, lambda: self._state)
-        self._routes = Routes(queues or {}, self.settings.broker)
+        self.routes = Routes(queues or {}, self.settings.broker)
         self._names = Names(
             [maker] if modules is None else modules,
             only=modules is not None,
             check=self._dependencies.check,
-            others=self._routes.existing,
+            others=self.routes.existing,
         )
         self._carry = dict(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
@@ -139,7 +139,7 @@ class Segundo:
             down=self._close,
         )
         self._entrance = asgi.put_around(app, edge)
-        self._routes.serve(
+        self.routes.serve(
             Host(self._entrance, become=self._run_by_message, begin=self._started, take=self._take)
         )
 
@@ -225,7 +225,7 @@ class Segundo:
             raise ConfigurationError(
                 f"the ledger {MEMORY} is in one process: a worker would find nothing in it"
             )
-        if queues is None and self._routes.here.empty:
+        if queues is None and self.routes.here.empty:
             raise ConfigurationError(
                 "there is nothing for this worker to run: every queue goes to Celery workers. Start those "
                 "(SEGUNDO_APP=main:app celery -A segundo.celery worker -Q default), or name a queue that is "
@@ -240,7 +240,7 @@ class Segundo:
 
         That of `broker`, or the only one of `queues`. Raises ConfigurationError if there is none.
         """
-        return self._routes.celery
+        return self.routes.celery
 
     def _run_by_message(self) -> None:
         self.settings = self.settings.changed("Celery worker", by_message=True)
@@ -339,7 +339,7 @@ class Segundo:
         make = of_tests()
         if make is None:
             inline = self._testing or self.settings.ledger == MEMORY
-            make = InlineRuntime if inline else partial(Runtime, routes=self._routes)
+            make = InlineRuntime if inline else partial(Runtime, routes=self.routes)
         home = Home(self.app, self._calls.must, self._dependencies.call)
         runtime = make(self.settings, self._names, home, self._carry)
         await runtime.open()

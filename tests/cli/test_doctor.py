@@ -12,9 +12,11 @@ import pytest
 from fastapi.dependencies.utils import solve_dependencies
 
 from segundo.cli import doctor, surroundings
+from segundo.cli.backlog import Backlog
 from segundo.cli.doctor import file_system, findings, framework, sqlite
 from segundo.cli.finding import Level
 from segundo.cli.surroundings import variables
+from segundo.executors.celery.routes import Routes
 from segundo.ledger.mark import Mark
 from segundo.ledger.moved import Shut, Welcome
 from segundo.ledger.sqlite import SQLiteLedger
@@ -298,9 +300,63 @@ def test_a_broker_that_is_not_there_is_a_problem_and_its_password_is_not_shown()
 
 def test_a_broker_on_another_host_and_a_ledger_in_a_file_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "PATIENCE", 0.1)
-    (apart, *_) = surroundings.surroundings("redis://192.0.2.1", {}, in_a_file=True)
+    routes = Routes({}, "redis://192.0.2.1")
+    (apart, *_) = surroundings.surroundings(routes, Backlog(), in_a_file=True, app=False)
     assert apart.level is Level.WARNING
     assert "segundo move" in apart.text
+
+
+def test_records_that_are_published_to_a_broker_which_is_not_known_here_are_named() -> None:
+    async def published(ledger: SQLiteLedger) -> None:
+        await queued(ledger, queue="emails")
+        await ledger.publish(queues=None, but=(), window=10, limit=10, lease=60.0, lost=None)
+
+    fill(published)
+    level, text = found()["broker"]
+    assert level is Level.WARNING
+    assert "`segundo doctor main:app`" in text
+
+
+def test_a_queue_that_waits_is_named_with_what_to_start() -> None:
+    async def story(ledger: SQLiteLedger) -> None:
+        await queued(ledger, queue="pages")
+
+    fill(story, clock=lambda: 1_000_000.0)
+    with held_elsewhere():
+        level, text = found()["queue"]
+    assert level is Level.WARNING
+    assert text.startswith("pages: 1 record queued, the first due for ")
+    assert text.endswith("Start `segundo worker main:app --queue pages`")
+    assert "queue" not in found()  # nobody lives: `due` says what to do
+
+
+APP = """
+from fastapi import FastAPI
+from segundo import Segundo
+
+app = FastAPI()
+Segundo(app, ledger="own.db", broker="redis://127.0.0.1:1/0")
+"""
+
+
+def test_an_app_that_is_named_says_where_its_ledger_and_its_broker_are() -> None:
+    Path("main.py").write_text(APP)
+    fill(queued, Path("own.db"))
+    answer = segundo("doctor", "main:app", env={"SEGUNDO_LEDGER": "other.db"})
+    for words in ("which sets ledger, broker itself", "own.db", "SEGUNDO_LEDGER is set here", ":1/0 cannot"):
+        assert words in " ".join(answer.out.split())
+    named = segundo("doctor", "--ledger", "segundo.db", env={"SEGUNDO_APP": "main:app"})
+    assert "there is no ledger at" in named.out
+
+
+def test_an_app_that_cannot_be_imported_is_a_problem_and_the_rest_is_looked_at() -> None:
+    Path("main.py").write_text("1 / 0")
+    fill(queued)
+    answer = segundo("doctor", "main:app")
+    assert answer.code == 1
+    said = " ".join(answer.out.split())
+    assert "main cannot be imported: ZeroDivisionError: division by zero" in said
+    assert "1 queued" in said
 
 
 def test_a_ledger_that_was_moved_and_one_into_which_a_move_is_not_finished() -> None:

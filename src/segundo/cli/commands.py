@@ -15,7 +15,8 @@ ABOUT = """
 Segundo's command line: look into a ledger, and run its records.
 
 The ledger is the file, or the database, that the app keeps its records in. Every command finds it by
---ledger, else by the variable SEGUNDO_LEDGER, else as segundo.db in this folder; only `worker` asks the app.
+--ledger, else by the variable SEGUNDO_LEDGER, else as segundo.db in this folder; only `worker` asks the app,
+and `doctor` if it is told which.
 """
 RUN, LOOK, ACT = "Run", "Look: these only read, beside a running app", "Act"
 
@@ -136,14 +137,28 @@ def show(
 
 @commands.command(rich_help_panel=LOOK)
 def doctor(
+    app: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODULE:APP",
+            envvar="SEGUNDO_APP",
+            help="The app, to know what it sets itself, its queues and its Celery apps among it.",
+            show_default=False,
+            show_envvar=False,
+        ),
+    ] = None,
     ledger: Ledger = None,
+    factory: Annotated[
+        bool, typer.Option("--factory", help="APP is a function that returns the app.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Examine the ledger, the processes that work on it, the settings, and with SEGUNDO_BROKER the broker.
+    """Examine the ledger, the processes that work on it, the settings, the broker and its workers.
 
-    Each line is ok, a warning or a problem, and says what to do. Exits with 1 if there is a problem.
+    The app is that of SEGUNDO_APP if none is named; without one, the environment says what is set. Each line
+    is ok, a warning or a problem, and says what to do. Exits with 1 if there is a problem.
     """
-    raise typer.Exit(doctors.examine(ledger_at(ledger), as_json=json))
+    raise typer.Exit(doctors.examine(ledger, app, factory=factory, as_json=json))
 
 
 @commands.command(rich_help_panel=ACT)

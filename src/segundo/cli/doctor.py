@@ -10,45 +10,70 @@ from pathlib import Path
 import fastapi
 from rich.console import Console
 
+from segundo.app import Segundo
+from segundo.cli.backlog import Backlog
 from segundo.cli.finding import Finding, Level, report
+from segundo.cli.loading import load, segundo_of
 from segundo.cli.phrases import duration, number, size
-from segundo.cli.place import Place
-from segundo.cli.surroundings import surroundings, variables
+from segundo.cli.place import Place, ledger_at
+from segundo.cli.surroundings import LATE, of_the_app, surroundings, variables
 from segundo.cli.trial import trial
 from segundo.errors import ConfigurationError, LedgerError
+from segundo.executors.celery.routes import Routes
 from segundo.ledger.mark import HOLDER, NAME, Mark
 from segundo.ledger.sqlite import file
 from segundo.ledger.sqlite.turns import lock_file
 from segundo.ledger.sqlite.visitor import FileVisitor
 from segundo.ledger.stores import need_driver
-from segundo.ledger.visiting import Glimpse, TooLong, Visitor, Worker
+from segundo.ledger.visiting import TooLong, Visitor, Worker
 from segundo.record import State
 from segundo.settings import settings
 from segundo.shape import NEWEST_KNOWN, newer
 
 LARGE_WAL = 64 * 2**20  # bytes; SQLite begins anew after some 4 MiB, unless a long read is in its way
 SKEW = 5.0  # seconds between two clocks that are worth a word
-LATE = 60.0  # seconds that a due record may wait before it is worth a word
 WAL_RESET_FIXED = ((3, 44, 6), (3, 50, 7), (3, 51, 3))  # the first of each line of SQLite that has the fix
 
 
-def examine(place: Place, *, as_json: bool = False) -> int:
-    """Print what is found about the ledger at `place`; the exit code, 1 if something is a problem."""
+def examine(
+    ledger: str | None, target: str | None = None, *, factory: bool = False, as_json: bool = False
+) -> int:
+    """Print what is found about a ledger, and the app `target`; the exit code, 1 if something is a problem.
+
+    `ledger`: None: that of the app, or of the environment.
+    """
     console = Console(highlight=False)
     with console.status("looking"):
-        found = list(findings(place))
+        segundo, wrong = (None, []) if target is None else _loaded(target, factory=factory)
+        place = ledger_at(segundo.settings.ledger if segundo is not None and ledger is None else ledger)
+        found = [*wrong, *findings(place, segundo)]
     return report(console, found, as_json=as_json)
 
 
-def findings(place: Place) -> Iterator[Finding]:
+def _loaded(target: str, *, factory: bool) -> tuple[Segundo | None, list[Finding]]:
+    try:
+        segundo = segundo_of(load(target, factory=factory), target)
+    except ConfigurationError as error:
+        first, *rest = str(error).splitlines()
+        return None, [Finding(Level.PROBLEM, "app", " ".join([first, *rest[-1:]]))]
+    return segundo, list(of_the_app(target, segundo.settings))
+
+
+def findings(place: Place, segundo: Segundo | None = None) -> Iterator[Finding]:
+    """About the ledger at `place`, and what is around it: as the app sets it, or only the environment."""
     yield framework(fastapi.__version__)
     yield from variables()
-    waiting: Counter[str] = Counter()  # queued records by queue, as the walk finds them
-    yield from _file_findings(place, waiting) if isinstance(place, Path) else _server_findings(place, waiting)
-    yield from surroundings(settings({}).broker, waiting, in_a_file=isinstance(place, Path))
+    backlog = Backlog()
+    yield from _file_findings(place, backlog) if isinstance(place, Path) else _server_findings(place, backlog)
+    try:
+        routes = Routes({}, settings({}).broker) if segundo is None else segundo.routes
+    except ConfigurationError as error:
+        yield Finding(Level.PROBLEM, "broker", str(error))
+        return
+    yield from surroundings(routes, backlog, in_a_file=isinstance(place, Path), app=segundo is not None)
 
 
-def _server_findings(url: str, waiting: Counter[str]) -> Iterator[Finding]:
+def _server_findings(url: str, backlog: Backlog) -> Iterator[Finding]:
     try:
         need_driver()
         from segundo.ledger.postgres.visitor import ServerVisitor
@@ -56,9 +81,9 @@ def _server_findings(url: str, waiting: Counter[str]) -> Iterator[Finding]:
         with ServerVisitor(url) as visitor:
             yield Finding(Level.OK, "server", visitor.server())
             yield Finding(Level.OK, "schema", str(visitor.schema()))
-            yield clock(visitor.clock(), time.time())
+            yield clock(visitor.now(), time.time())
             yield from _processes(visitor)
-            yield from _records(visitor, waiting)
+            yield from _records(visitor, backlog)
     except (LedgerError, ConfigurationError) as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
 
@@ -71,7 +96,7 @@ def clock(server: float, here: float) -> Finding:
     return Finding(Level.OK, "clock", "the server's and this machine's agree")
 
 
-def _file_findings(path: Path, waiting: Counter[str]) -> Iterator[Finding]:
+def _file_findings(path: Path, backlog: Backlog) -> Iterator[Finding]:
     yield file_system(file.filesystem(path.parent))
     try:
         with FileVisitor(path) as visitor:
@@ -80,7 +105,7 @@ def _file_findings(path: Path, waiting: Counter[str]) -> Iterator[Finding]:
             yield sqlite(sqlite3.sqlite_version_info)
             yield _integrity(visitor)
             yield from _processes(visitor)
-            yield from _records(visitor, waiting)
+            yield from _records(visitor, backlog)
     except LedgerError as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
 
@@ -249,43 +274,30 @@ def _durability(alive: Sequence[Worker]) -> Finding:
 # Records
 
 
-def _records(visitor: Visitor, waiting: Counter[str]) -> Iterator[Finding]:
-    states: Counter[str] = Counter()
-    unknown: Counter[str] = Counter()
-    for seen in visitor.walk():
-        states[seen.state] += 1
-        waiting[seen.queue] += seen.state == State.QUEUED
-        unknown[seen.task] += _is_unknown(seen)
-    for queue in [queue for queue, count in waiting.items() if not count]:
-        del waiting[queue]
+def _records(visitor: Visitor, backlog: Backlog) -> Iterator[Finding]:
+    backlog.take(visitor, visitor.now())
+    backlog.nobody = not any(worker.alive for worker in visitor.workers())
+    states = backlog.states
     yield Finding(Level.OK, "records", ", ".join(f"{states[state]:,} {state}" for state in State))
-    yield _due(visitor, nobody=not any(worker.alive for worker in visitor.workers()))
+    yield _due(backlog)
     if states[State.RUNNING]:
         yield from _longest(visitor)
-    unknown += Counter()  # drops the zeros
-    if unknown:
-        yield _unknown(unknown)
+    if backlog.unknown:
+        yield _unknown(backlog.unknown)
 
 
-def _is_unknown(seen: Glimpse) -> bool:
-    return seen.state == State.QUEUED and seen.reason == "UnknownTask"
-
-
-def _due(visitor: Visitor, *, nobody: bool) -> Finding:
-    due = visitor.oldest_due()
-    late = 0.0 if due is None else time.time() - due
-    if due is None or late <= 0:
+def _due(backlog: Backlog) -> Finding:
+    late, queue = max(
+        ((waiting.late or 0.0, waiting.queue) for waiting in backlog.waiting), default=(0.0, "")
+    )
+    if late <= 0:
         return Finding(Level.OK, "due", "nothing waits to be run now")
-    text = f"the oldest has waited for {duration(late)}"
+    text = f"the oldest has waited for {duration(late)}, in the queue {queue}"
     if late <= LATE:
         return Finding(Level.OK, "due", text)
-    if nobody:
+    if backlog.nobody:
         return Finding(Level.PROBLEM, "due", f"{text}, and nobody runs it: start the app or `segundo worker`")
-    return Finding(
-        Level.WARNING,
-        "due",
-        f"{text}: all slots are busy, or no process takes its queue. Start `segundo worker`",
-    )
+    return Finding(Level.WARNING, "due", text)
 
 
 def _longest(visitor: Visitor) -> Iterator[Finding]:

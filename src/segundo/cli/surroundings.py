@@ -1,23 +1,25 @@
-"""What `segundo doctor` finds around the ledger: the settings, the broker, and the workers of Celery."""
+"""What `segundo doctor` finds around the ledger: the settings, the brokers, and who takes each queue."""
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Generator, Iterator, Mapping, Set
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
 
+from segundo.cli.backlog import Backlog, Waiting
+from segundo.cli.celery_workers import about, asked
 from segundo.cli.finding import Finding, Level
-from segundo.cli.phrases import number
-from segundo.errors import ConfigurationError
-from segundo.executors.celery.apps import make_app
-from segundo.settings import DEFAULTS, without_password
+from segundo.cli.phrases import duration, number
+from segundo.executors.celery.routes import Route, Routes
+from segundo.settings import DEFAULTS, Settings, without_password
 
 PREFIX = "SEGUNDO_"
 KNOWN = {f"{PREFIX}{name.upper()}" for name in DEFAULTS} | {f"{PREFIX}APP"}
 PATIENCE = 5.0  # seconds that a broker has to answer
-ANSWER = 1.0  # … and the workers together
+LATE = 60.0  # seconds that a due record may wait before it is worth a word
+CONSUMER_TIMEOUT = 1800.0  # seconds that RabbitMQ waits for an acknowledgement, by default
 OLDEST = {"RabbitMQ": (3, 10), "Redis": (7, 0)}  # that all tests are run with
 
 
@@ -34,11 +36,89 @@ def variables(environment: Mapping[str, str] | None = None) -> Iterator[Finding]
         yield Finding(Level.OK, "settings", ", ".join(found) or "no SEGUNDO_… is set here")
 
 
-def surroundings(broker: str | None, waiting: Mapping[str, int], *, in_a_file: bool) -> Iterator[Finding]:
-    """The broker, and who works for it. `waiting`: how many records are queued, by queue."""
-    if broker is None:
-        yield Finding(Level.OK, "broker", "none (SEGUNDO_BROKER): the app's own processes run the records")
-        return
+def of_the_app(name: str, settings: Settings) -> Iterator[Finding]:
+    """What the app itself sets, whatever the environment says."""
+    own = [setting for setting, source in settings.sources.items() if source == "argument"]
+    yield Finding(Level.OK, "app", f"{name}, which sets {', '.join(own) or 'nothing'} itself")
+    for variable in (f"{PREFIX}{setting.upper()}" for setting in own):
+        if os.environ.get(variable):
+            text = f"{variable} is set here, and does nothing: the app has that as an argument, which wins"
+            yield Finding(Level.WARNING, "settings", text)
+
+
+def surroundings(routes: Routes, backlog: Backlog, *, in_a_file: bool, app: bool) -> Iterator[Finding]:
+    """The brokers, who works for them, and the queues of which nobody takes care.
+
+    `app`: the routes are those of an app that was named, and not only what the environment says.
+    """
+    taken: dict[str, Set[str] | None] = {}  # by queue: of Celery's queues, those that workers take, if known
+    for route in routes:
+        crew = yield from _route(route, backlog, in_a_file=in_a_file)
+        taken |= {queue: crew for queue in backlog.queues if queue in route.share}
+    if not routes.celeries:
+        yield _no_broker(backlog, app=app)
+    for waiting in backlog.waiting:
+        if waiting.queue not in taken:
+            yield from () if backlog.nobody else _embedded(waiting)
+        elif (crew := taken[waiting.queue]) is not None:
+            yield from _on_celery(waiting, crew, app=app)
+
+
+# Queues
+
+
+def _embedded(waiting: Waiting) -> Iterator[Finding]:
+    if waiting.late is not None and waiting.late > LATE and not waiting.published:
+        text = (
+            f"{_backlog(waiting)}: all slots are busy, or no process takes this queue. Start "
+            f"`segundo worker main:app --queue {waiting.queue}`"
+        )
+        yield Finding(Level.WARNING, "queue", text)
+
+
+def _on_celery(waiting: Waiting, taken: Set[str], *, app: bool) -> Iterator[Finding]:
+    if waiting.queue not in taken:
+        unless = "" if app else ", unless the app runs it itself (queues=…)"
+        text = (
+            f"{_backlog(waiting)}, and no Celery worker that answers takes this queue: start one with "
+            f"-Q {waiting.queue}{unless}"
+        )
+        yield Finding(Level.WARNING, "queue", text)
+    elif waiting.late is not None and waiting.late > LATE:
+        why = (
+            "it is published, and the workers that take it are busy: start more, or give them slots (-c)"
+            if waiting.published
+            else "nobody publishes it: start the app, or a worker, with this broker and this ledger"
+        )
+        yield Finding(Level.WARNING, "queue", f"{_backlog(waiting)}: {why}")
+
+
+def _backlog(waiting: Waiting) -> str:
+    since = "" if waiting.late is None else f", the first due for {duration(waiting.late)}"
+    return f"{waiting.queue}: {number(waiting.queued, 'record')} queued{since}"
+
+
+def _no_broker(backlog: Backlog, *, app: bool) -> Finding:
+    if any(waiting.published for waiting in backlog.waiting):
+        text = (
+            "not known here, and yet records are published to one: name the app, `segundo doctor main:app`, "
+            "or set SEGUNDO_BROKER as it has it"
+        )
+        return Finding(Level.WARNING, "broker", text)
+    return Finding(
+        Level.OK,
+        "broker",
+        f"none{'' if app else ' (SEGUNDO_BROKER)'}: the app's own processes run the records",
+    )
+
+
+# Brokers
+
+
+def _route(route: Route, backlog: Backlog, *, in_a_file: bool) -> Generator[Finding, None, Set[str] | None]:
+    """Returns the queues that its workers take; None if that cannot be known."""
+    celery = route.celery
+    broker = str(celery.conf.broker_write_url or celery.conf.broker_url or "amqp://localhost")
     if in_a_file and _elsewhere(broker):
         text = (
             "on another host, and the ledger is a file of this one: workers have to run here, for no other "
@@ -46,27 +126,26 @@ def surroundings(broker: str | None, waiting: Mapping[str, int], *, in_a_file: b
         )
         yield Finding(Level.WARNING, "broker", text)
     try:
-        celery = make_app(broker)
-    except ConfigurationError as error:
-        yield Finding(Level.PROBLEM, "broker", str(without_password(str(error))))
-        return
-    try:
         with celery.connection_for_write(connect_timeout=PATIENCE) as connection:
             connection.ensure_connection(max_retries=1, timeout=PATIENCE)
-            yield from _rabbitmq(connection) if _is_amqp(connection) else _redis(connection)
+            look = _rabbitmq if connection.transport.driver_type == "amqp" else _redis
+            yield from look(connection, backlog.longest)
     except Exception as error:  # the libraries of brokers raise of every kind
         yield _unreachable(broker, error)
-        return
-    yield from _workers(celery, waiting)
+        return None
+    try:
+        workers = asked(celery)
+    except Exception as error:  # as above
+        yield Finding(Level.WARNING, "workers", f"cannot be asked: {type(error).__name__}: {error}")
+        return None
+    ours = {queue for queue in backlog.queues if queue in route.share} | set(route.share.queues or ())
+    yield from about(workers, ours, celery.conf)
+    return {queue for worker in workers if worker.runs for queue in worker.queues}
 
 
 def _elsewhere(broker: str) -> bool:
     host = urlsplit(broker).hostname
     return host is not None and host not in ("localhost", "127.0.0.1", "::1", socket.gethostname())
-
-
-def _is_amqp(connection: Any) -> bool:
-    return bool(connection.transport.driver_type == "amqp")
 
 
 def _unreachable(broker: str, error: Exception) -> Finding:
@@ -78,14 +157,16 @@ def _unreachable(broker: str, error: Exception) -> Finding:
     return Finding(Level.PROBLEM, "broker", text)
 
 
-def _rabbitmq(connection: Any) -> Iterator[Finding]:
+def _rabbitmq(connection: Any, longest: float) -> Iterator[Finding]:
     properties = connection.connection.server_properties
     yield _version(str(properties.get("product", "RabbitMQ")), str(properties.get("version", "")))
+    yield _again("consumer_timeout of RabbitMQ, unless set otherwise", CONSUMER_TIMEOUT, longest)
 
 
-def _redis(connection: Any) -> Iterator[Finding]:
+def _redis(connection: Any, longest: float) -> Iterator[Finding]:
     info = connection.default_channel.client.info()
     yield _version("Redis", str(info["redis_version"]))
+    yield _again("visibility_timeout", float(connection.default_channel.visibility_timeout), longest)
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         text = (
@@ -100,6 +181,17 @@ def _redis(connection: Any) -> Iterator[Finding]:
         yield Finding(Level.OK, "persistence", text)
 
 
+def _again(setting: str, after: float, longest: float) -> Finding:
+    """Nothing runs twice by it, whatever it is: the record is claimed."""
+    text = f"one that is not acknowledged comes again after {duration(after)} ({setting})"
+    if longest > after:
+        text += (
+            f"; attempts here may last {duration(longest)}: their messages come again, and are dropped, for "
+            "the record is claimed. Nothing runs twice; a longer time spares the workers the trouble"
+        )
+    return Finding(Level.OK, "messages", text)
+
+
 def _version(product: str, version: str) -> Finding:
     oldest = OLDEST.get(product)
     with suppress(ValueError):
@@ -107,32 +199,3 @@ def _version(product: str, version: str) -> Finding:
             text = f"{product} {version}: older than {'.'.join(map(str, oldest))}, the oldest that is tried"
             return Finding(Level.WARNING, "broker", text)
     return Finding(Level.OK, "broker", f"{product} {version}")
-
-
-def _workers(celery: Any, waiting: Mapping[str, int]) -> Iterator[Finding]:
-    """Those that answer; a busy solo worker does not, so their silence is no problem by itself."""
-    try:
-        answers: dict[str, Any] = celery.control.inspect(timeout=ANSWER).active_queues() or {}
-    except Exception as error:  # as above
-        yield Finding(Level.WARNING, "workers", f"cannot be asked: {type(error).__name__}: {error}")
-        return
-    taken = {queue["name"] for queues in answers.values() for queue in queues}
-    if answers:
-        each = ", ".join(sorted(answers))
-        yield Finding(
-            Level.OK, "workers", f"{len(answers)} answer: {each}; queues {', '.join(sorted(taken))}"
-        )
-    else:
-        text = "no Celery worker answers: SEGUNDO_APP=main:app celery -A segundo.celery worker -Q default"
-        yield Finding(Level.WARNING, "workers", text)
-    yield from _left_alone(waiting, taken)
-
-
-def _left_alone(waiting: Mapping[str, int], taken: Set[str]) -> Iterator[Finding]:
-    for queue, count in sorted(waiting.items()):
-        if queue not in taken:
-            text = (
-                f"{queue}: {number(count, 'record')} queued, and no Celery worker that answers takes this "
-                f"queue: start one with -Q {queue}, unless the app runs it itself (queues=…)"
-            )
-            yield Finding(Level.WARNING, "queue", text)

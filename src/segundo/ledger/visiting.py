@@ -1,7 +1,7 @@
 """Visitors: who reads a ledger without joining it, and what they see of it."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import ClassVar, NamedTuple, Self
 
@@ -39,6 +39,7 @@ class Glimpse(NamedTuple):
     task: str
     queue: str
     reason: str | None
+    timeout: float | None
 
 
 class Visitor(Reading):
@@ -122,6 +123,14 @@ class Visitor(Reading):
         """How many records are in the hands of nobody that the ledger knows: none, if all is well."""
         return int(self._rows(self.ask.ORPHANS)[0][0])
 
-    def oldest_due(self) -> float | None:
-        """When the first of the queued records may be claimed, or could have been."""
-        return self._first_due(self._queues())
+    def oldest_due(self, queues: Iterable[str] | None = None) -> float | None:
+        """When the first of what is queued, in these queues or any, may be claimed, or could have been."""
+        return self._first_due(self._queues() if queues is None else queues)
+
+    def published(self, queue: str, now: float) -> bool:
+        """Whether a relay has leased queued records of this queue for messages, and the leases run."""
+        return bool(self._rows(self.sql.PUBLISHED, queue=queue, now=now)[0][0])
+
+    @abstractmethod
+    def now(self) -> float:
+        """The ledger's time."""

@@ -15,7 +15,10 @@ WHERE {_OLDER} AND (%(state)s::text IS NULL OR state = %(state)s)
     AND (%(task)s::text IS NULL OR task = %(task)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
-WALK = f"SELECT id, state, task, queue, reason FROM records WHERE {_OLDER} ORDER BY id DESC LIMIT %(limit)s"
+WALK = f"""
+SELECT id, state, task, queue, reason, timeout FROM records
+WHERE {_OLDER} ORDER BY id DESC LIMIT %(limit)s
+"""
 
 # The attempt that has run for the longest: owned.
 LONGEST = f"""

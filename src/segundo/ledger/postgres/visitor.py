@@ -59,8 +59,7 @@ class ServerVisitor(Visitor):
         """Which one it is."""
         return f"PostgreSQL {self._rows(questions.SERVER)[0][0]}, {self._place}"
 
-    def clock(self) -> float:
-        """The server's time."""
+    def now(self) -> float:
         return float(self._rows(statements.NOW)[0][0])
 
     def workers(self) -> list[Worker]:

@@ -9,10 +9,13 @@ NEWEST = "\U0010ffff"  # a walk begins here: it sorts behind every id
 FIND = "SELECT id FROM records WHERE id >= :prefix AND id < :prefix || char(0x10FFFF) ORDER BY id LIMIT 2"
 
 # A walk from the newest to the oldest: primary key.
-WALK = "SELECT id, state, task, queue, reason FROM records WHERE id < :before ORDER BY id DESC LIMIT :limit"
+WALK = """
+SELECT id, state, task, queue, reason, timeout FROM records
+WHERE id < :before ORDER BY id DESC LIMIT :limit
+"""
 # The same over what failed: failed.
 WALK_FAILED = """
-SELECT id, state, task, queue, reason FROM records INDEXED BY failed
+SELECT id, state, task, queue, reason, timeout FROM records INDEXED BY failed
 WHERE state = 'failed' AND id < :before ORDER BY id DESC LIMIT :limit
 """
 

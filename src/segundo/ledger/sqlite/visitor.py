@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -74,6 +75,9 @@ class FileVisitor(Visitor):
 
     def schema(self) -> int:
         return int(self._rows(questions.SCHEMA)[0][0])
+
+    def now(self) -> float:
+        return time.time()
 
     def strangers(self) -> tuple[list[str], list[str]]:
         """What of the ledger's own tables and indexes is missing or changed, and the triggers and views.
