@@ -30,7 +30,6 @@ segundo = Segundo(app)
 celery = segundo.celery
 if "VISIBILITY" in os.environ:
     celery.conf.broker_transport_options = {
-        **celery.conf.broker_transport_options,
         "visibility_timeout": float(os.environ["VISIBILITY"]),
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,

@@ -25,6 +25,14 @@ from celery import Celery
 celery = Celery("stranger", broker=os.environ["SEGUNDO_BROKER"])
 """
 
+OTHER_LISTS = """
+from fastapi import FastAPI
+from segundo import Segundo
+
+celery = Segundo(FastAPI()).celery
+celery.conf.broker_transport_options = {"priority_steps": [0, 3, 6, 9]}
+"""
+
 
 def found(broker: Service, *waiting: Waiting, longest: float = 0.0) -> dict[str, Finding]:
     backlog = Backlog()
@@ -62,6 +70,14 @@ def test_a_worker_that_throws_our_messages_away_is_a_problem(stage: Stage) -> No
         assert "no Celery worker that answers takes this queue" in there["queue"].text
         elsewhere = found(stage.broker, Waiting("pages", 1))
     assert "worker" not in elsewhere  # what it takes is its own affair
+
+
+def test_a_worker_that_reads_other_lists_of_redis_than_the_app_writes_to_is_a_problem(redis: Redis) -> None:
+    Path("lists.py").write_text(OTHER_LISTS)
+    with CeleryWorker(target="lists:celery", env={"SEGUNDO_BROKER": redis.url()}):
+        there = found(redis, Waiting("emails", 1))
+    assert there["worker"].level is Level.PROBLEM
+    assert "reads other lists of Redis than the app writes to" in there["worker"].text
 
 
 def test_messages_that_come_again_are_no_warning(redis: Redis) -> None:

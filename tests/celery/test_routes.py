@@ -11,7 +11,7 @@ from fastapi import FastAPI
 import segundo.celery
 from segundo import Segundo, task
 from segundo.errors import ConfigurationError
-from segundo.executors.celery.apps import RUN, hurting
+from segundo.executors.celery.apps import RUN, complete, hurting
 from segundo.executors.celery.routes import Routes, Share
 from tests.support import ROOT
 
@@ -106,6 +106,32 @@ def test_a_mailbox_that_a_lost_connection_locks_is_named_where_the_broker_is_rab
     (advice,) = hurting(theirs.conf)
     assert advice.startswith("control_queue_exclusive:")
     assert hurting(Segundo(FastAPI(), broker="amqp://127.0.0.1:1//").celery.conf) == []
+
+
+@pytest.mark.parametrize("scheme", ["redis", "sentinel"])
+def test_transport_options_of_the_users_leave_ours_where_they_say_nothing_else(scheme: str) -> None:
+    celery = Segundo(FastAPI(), broker=f"{scheme}://127.0.0.1:1/0").celery
+    celery.conf.broker_transport_options = {"master_name": "one", "visibility_timeout": 60}
+    for _ in range(2):
+        complete(celery)
+    assert celery.conf.broker_transport_options == {
+        "master_name": "one",
+        "visibility_timeout": 60,
+        "priority_steps": [*range(10)],
+    }
+    assert hurting(celery.conf) == []
+
+
+def test_a_celery_app_of_the_users_keeps_its_lists_and_is_told_that_they_are_few() -> None:
+    theirs = Celery("theirs", broker=BROKER, set_as_current=False)
+    theirs.conf.worker_prefetch_multiplier = 1
+    Segundo(FastAPI(), queues={"emails": theirs})
+    complete(theirs)
+    assert theirs.conf.broker_transport_options == {}
+    (advice,) = hurting(theirs.conf)
+    assert advice.startswith("broker_transport_options:")
+    theirs.conf.broker_transport_options = {"priority_steps": [*range(10)]}
+    assert hurting(theirs.conf) == []
 
 
 def test_the_broker_comes_from_the_environment_and_its_password_is_not_logged(

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from segundo.cli.finding import Finding, Level
-from segundo.executors.celery.apps import RUN, hurting
+from segundo.executors.celery.apps import RUN, STEPS, hurting, steps
 from segundo.executors.celery.shelf import load
 
+USUAL_STEPS = (0, 3, 6, 9)  # of Redis, where nobody sets them
 ANSWER = 1.0  # seconds that all workers have to answer the first question, and each later one
 
 
@@ -47,8 +48,10 @@ def _conf(told: Mapping[str, Any] | None) -> Any:
     return load("celery.utils.collections").AttributeDict(told) if told else None
 
 
-def about(workers: Sequence[CeleryWorker], ours: Set[str], conf: Any) -> Iterator[Finding]:
-    """`ours`: the queues whose records go to these workers. `conf`: what the app would set for them."""
+def about(workers: Sequence[CeleryWorker], ours: Set[str], conf: Any, *, app: bool) -> Iterator[Finding]:
+    """`ours`: the queues whose records go to these workers. `conf`: the settings of their Celery app here, as
+    the `app` has them, or what they would be by the environment.
+    """
     if not workers:
         text = "no Celery worker answers: SEGUNDO_APP=main:app celery -A segundo.celery worker -Q default"
         yield Finding(Level.WARNING, "workers", text)
@@ -59,6 +62,7 @@ def about(workers: Sequence[CeleryWorker], ours: Set[str], conf: Any) -> Iterato
     yield Finding(Level.OK, "workers", f"{len(workers)} answer: {each}; queues {taken}")
     for worker in workers:
         yield from _misplaced(worker, ours)
+        yield from _deaf(worker, conf) if app else ()
     yield from _settings(workers)
 
 
@@ -77,6 +81,21 @@ def _misplaced(worker: CeleryWorker, ours: Set[str]) -> Iterator[Finding]:
             f"-Q {','.join(sorted(ours))}"
         )
         yield Finding(Level.WARNING, "worker", text)
+
+
+def _deaf(worker: CeleryWorker, conf: Any) -> Iterator[Finding]:
+    unread = _lists(conf) - _lists(worker.conf or conf)
+    if worker.runs and unread:
+        text = (
+            f"{worker.name} reads other lists of Redis than the app writes to, by its {STEPS}, so there are "
+            "records that it never takes: let both have the same broker_transport_options"
+        )
+        yield Finding(Level.PROBLEM, "worker", text)
+
+
+def _lists(conf: Any) -> set[int]:
+    """Into which a queue is divided over Redis."""
+    return set(steps(conf) or USUAL_STEPS)
 
 
 def _settings(workers: Sequence[CeleryWorker]) -> Iterator[Finding]:

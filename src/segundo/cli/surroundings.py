@@ -12,6 +12,7 @@ from segundo.cli.backlog import Backlog, Waiting
 from segundo.cli.celery_workers import about, asked
 from segundo.cli.finding import Finding, Level
 from segundo.cli.phrases import duration, number
+from segundo.executors.celery.apps import complete
 from segundo.executors.celery.routes import Route, Routes
 from segundo.settings import DEFAULTS, Settings, without_password
 
@@ -53,7 +54,7 @@ def surroundings(routes: Routes, backlog: Backlog, *, in_a_file: bool, app: bool
     """
     taken: dict[str, Set[str] | None] = {}  # by queue: of Celery's queues, those that workers take, if known
     for route in routes:
-        crew = yield from _route(route, backlog, in_a_file=in_a_file)
+        crew = yield from _route(route, backlog, in_a_file=in_a_file, app=app)
         taken |= {queue: crew for queue in backlog.queues if queue in route.share}
     if not routes.celeries:
         yield _no_broker(backlog, app=app)
@@ -115,9 +116,12 @@ def _no_broker(backlog: Backlog, *, app: bool) -> Finding:
 # Brokers
 
 
-def _route(route: Route, backlog: Backlog, *, in_a_file: bool) -> Generator[Finding, None, Set[str] | None]:
+def _route(
+    route: Route, backlog: Backlog, *, in_a_file: bool, app: bool
+) -> Generator[Finding, None, Set[str] | None]:
     """Returns the queues that its workers take; None if that cannot be known."""
     celery = route.celery
+    complete(celery)
     broker = str(celery.conf.broker_write_url or celery.conf.broker_url or "amqp://localhost")
     if in_a_file and _elsewhere(broker):
         text = (
@@ -139,7 +143,7 @@ def _route(route: Route, backlog: Backlog, *, in_a_file: bool) -> Generator[Find
         yield Finding(Level.WARNING, "workers", f"cannot be asked: {type(error).__name__}: {error}")
         return None
     ours = {queue for queue in backlog.queues if queue in route.share} | set(route.share.queues or ())
-    yield from about(workers, ours, celery.conf)
+    yield from about(workers, ours, celery.conf, app=app)
     return {queue for worker in workers if worker.runs for queue in worker.queues}
 
 

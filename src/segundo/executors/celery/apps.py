@@ -13,8 +13,10 @@ logger = logging.getLogger("segundo")
 RUN = "segundo.run"  # the one Celery task of all records; a message shows its record's own task as well
 SCHEMES = ("amqp", "amqps", "pyamqp", "redis", "rediss", "sentinel")
 TAKEN = "_segundo_runs"  # where a Celery app says that it has the task, which it makes only later
+MADE = "_segundo_made"  # where it says that it is one of ours
 HIGHEST = 9  # priority
 A_DAY = 86400
+STEPS = "priority_steps"
 
 # What is set on an app of our own. Nothing is lost by other values: the ledger alone says what runs.
 SETTINGS: Mapping[str, Any] = {
@@ -36,6 +38,16 @@ SETTINGS: Mapping[str, Any] = {
 MAILBOX: Mapping[str, Any] = {"control_queue_exclusive": False, "control_queue_durable": True}
 
 
+# Of the connection to Redis.
+REDIS: Mapping[str, Any] = {
+    # A message comes again after that long, though its task runs: harmless, and needless.
+    "visibility_timeout": A_DAY,
+    # A list for each; by default there are four, and a 9 does not overtake an 8.
+    # (test_the_most_urgent_comes_first_then_the_first_recorded)
+    STEPS: list(range(HIGHEST + 1)),
+}
+
+
 def make_app(broker: str) -> Any:
     """A Celery app for a broker's URL. Raises ConfigurationError for a kind of broker that is not tried."""
     scheme = broker.partition("://")[0].partition("+")[0]
@@ -50,14 +62,19 @@ def make_app(broker: str) -> Any:
         celery.conf.task_queue_max_priority = HIGHEST
         celery.conf.update(MAILBOX)
     else:
-        celery.conf.broker_transport_options = {
-            # A message comes again after that long, though its task runs: harmless, and needless.
-            "visibility_timeout": A_DAY,
-            # A list for each; by default there are four, and a 9 does not overtake an 8.
-            # (test_the_most_urgent_comes_first_then_the_first_recorded)
-            "priority_steps": list(range(HIGHEST + 1)),
-        }
+        setattr(celery, MADE, True)
+        complete(celery)
     return celery
+
+
+def complete(celery: Any) -> None:
+    """Put ours under what the user has set of the transport; a Celery app of the user's own stays as it is.
+
+    To be called before each connection: the app and its workers have to know of the same lists in Redis, for
+    what goes to another is taken by nobody (test_a_message_that_comes_again_while_its_task_runs_is_dropped).
+    """
+    if getattr(celery, MADE, False):
+        celery.conf.broker_transport_options = {**REDIS, **celery.conf.broker_transport_options}
 
 
 def check_app(celery: Any, where: str) -> None:
@@ -77,6 +94,12 @@ def add_task(celery: Any, run: Callable[[str], None]) -> None:
     celery.task(name=RUN, throws=(Exception,), max_retries=None, **options)(run)
 
 
+def steps(conf: Any) -> Any:
+    """Which priorities have a list of their own in Redis; None where nobody says."""
+    options: Mapping[str, Any] = conf.broker_transport_options or {}
+    return options.get(STEPS)
+
+
 def hurting(conf: Any) -> list[str]:
     """What in a worker's own settings would hurt, and why; for a warning at its start."""
     found: list[str] = []
@@ -92,6 +115,12 @@ def hurting(conf: Any) -> list[str]:
         found.append(
             "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it "
             "to False, and control_queue_durable to True"
+        )
+    redis = str(conf.broker_url).startswith(("redis", "sentinel"))
+    if redis and steps(conf) != REDIS[STEPS]:
+        found.append(
+            "broker_transport_options: a task of priority 9 does not overtake one of 8; add "
+            f'"{STEPS}": list(range({HIGHEST + 1})), for the app and all workers alike'
         )
     if conf.task_always_eager:
         found.append("task_always_eager: it concerns no record, but existing Celery tasks do not go out")

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from starlette.types import ASGIApp
 
-from segundo.executors.celery.apps import add_task, hurting
+from segundo.executors.celery.apps import add_task, complete, hurting
 from segundo.executors.celery.shelf import load
 from segundo.ledger import Settlement
 from segundo.lifespan import Lifespan
@@ -107,6 +107,7 @@ class Host:
         self._ours = any(sender.app is celery for celery in self._celeries)
         if self._ours:
             self._word = os.pipe()  # its children inherit it
+            complete(sender.app)
             for advice in hurting(sender.app.conf):
                 logger.warning("Celery setting %s", advice)
 

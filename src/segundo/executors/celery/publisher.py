@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from segundo.executors.celery.apps import complete
 from segundo.executors.celery.links import Amqp, BrokerUnavailable, Link, Redis
 from segundo.record import Record
 
@@ -57,6 +58,7 @@ class Publisher:
 
 
 def _connect(celery: Any, patience: float) -> Link:
+    complete(celery)
     connection = celery.connection_for_write(connect_timeout=patience)
     kind = Amqp if connection.transport.driver_type == "amqp" else Redis
     connection.transport_options.update(kind.timeouts(patience))
