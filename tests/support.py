@@ -1,4 +1,4 @@
-"""What tests of real processes and files share: waiting, ports, a uvicorn server, a look into the ledger."""
+"""What tests of real processes and files share: waiting, ports, servers, a look into the ledger."""
 
 import inspect
 import os
@@ -74,32 +74,24 @@ SERVERS = {
 }
 
 
-class Server:
-    """`uvicorn target` in a process group of its own, on a loopback port that it keeps over restarts.
+class Group:
+    """A command in a process group of its own, kept in `log` with all that it prints, over every start.
 
-    A context manager: entering starts it and waits until it accepts connections, leaving stops every process
-    of the group. `options` go to uvicorn (`"--workers", "4"`), or to the other `kind` of server. What it
-    prints is in `output()`.
+    A context manager: entering starts it and waits until it is ready, leaving stops every process of it.
     """
 
     def __init__(
         self,
-        target: str,
+        command: Sequence[str],
         *,
-        cwd: Path,
+        log: Path,
+        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
-        options: Sequence[str] = (),
-        python: Sequence[str] = (sys.executable,),
-        port: int | None = None,
-        kind: str = "uvicorn",
     ) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = cwd / f"server-{self.port}.log"
+        self.log = log
+        self._command = command
         self._cwd = cwd
         self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-        command = [part.format(port=self.port) for part in SERVERS[kind]]
-        self._command = [*python, *command, *options, target]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -114,16 +106,21 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that was started: the server, or with `--workers` or `--reload` its supervisor."""
-        assert self._process is not None, "the server has not been started"
+        """The process that was started, as a server's supervisor with `--workers`."""
+        assert self._process is not None, "it has not been started"
         return self._process.pid
+
+    @property
+    def runs(self) -> bool:
+        """Whether that process is there, and has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def pids(self) -> list[int]:
         """Every living process of the group, the supervisor and its helpers too."""
         return living(self.pid)
 
     def start(self, timeout: float = 20) -> None:
-        """Start it, also again after `kill` or `stop`, and wait until it accepts a connection."""
+        """Start it, also again after `kill` or `stop`, and wait until it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -135,20 +132,25 @@ class Server:
                 start_new_session=True,
             )
         try:
-            wait_until(self._accepts, timeout)
+            wait_until(self._has_started, timeout)
         except BaseException:
             self.stop()
             raise
 
-    def _accepts(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"the server ended while starting:\n{self.output()}"
-        with closing(socket.socket()) as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def _has_started(self) -> bool:
+        assert self.runs, f"it ended while starting:\n{self.output()}"
+        return self._ready()
+
+    def _ready(self) -> bool:
+        """Whether it does what it is there for."""
+        return True
 
     def output(self) -> str:
-        """All that the server and its children printed so far, over every start."""
+        """All that its processes printed so far, over every start."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def said(self, words: str) -> bool:
+        return words in self.output()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the whole group at once."""
@@ -181,10 +183,10 @@ class Server:
     def stop(self, timeout: float = 15) -> int:
         """End it however it stands: SIGTERM, then `kill -9` for the group if it takes over `timeout` seconds.
 
-        On a server that has already ended this only returns its exit code.
+        Of one that has already ended this only returns the exit code.
         """
         assert self._process is not None
-        if self._process.poll() is None:
+        if self.runs:
             self.resume()
             self.terminate()
             try:
@@ -194,6 +196,35 @@ class Server:
         if self.pids():  # children that outlived their supervisor
             self.kill()
         return self._process.wait()
+
+
+class Server(Group):
+    """`uvicorn target` on a loopback port that it keeps over restarts; ready when it accepts connections.
+
+    `options` go to uvicorn (`"--workers", "4"`), or to the other `kind` of server.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        options: Sequence[str] = (),
+        python: Sequence[str] = (sys.executable,),
+        port: int | None = None,
+        kind: str = "uvicorn",
+    ) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        command = [part.format(port=self.port) for part in SERVERS[kind]]
+        super().__init__(
+            [*python, *command, *options, target], log=cwd / f"server-{self.port}.log", cwd=cwd, env=env
+        )
+
+    def _ready(self) -> bool:
+        with closing(socket.socket()) as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
 
 def living(group: int) -> list[int]:

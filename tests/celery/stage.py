@@ -1,24 +1,21 @@
 """Real brokers, servers and Celery workers, and what their processes said and stored."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 import pytest
 
 from scripts.services import RabbitMQ, Redis, Service
-from tests.support import Server, free_port, ledger_rows, living, wait_until
+from tests.support import Group, Server, free_port, ledger_rows
 
 QUEUES = ("default", "emails")
 
@@ -37,8 +34,8 @@ def a_broker(kind: type[RabbitMQ] | type[Redis]) -> Iterator[Service]:
         shutil.rmtree(folder)
 
 
-class CeleryWorker:
-    """`celery -A main:celery worker` in a process group of its own. A context manager.
+class CeleryWorker(Group):
+    """`celery -A main:celery worker`, asked to stop by Celery's warm shutdown.
 
     `cwd`: where it works, and has its log; by default the working directory.
     """
@@ -51,75 +48,22 @@ class CeleryWorker:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        self._cwd = cwd
-        self._command = [
+        command = [
             *(sys.executable, "-m", "celery", "-A", target, "worker", "-Q", ",".join(queues)),
             *("--loglevel", "INFO", "--without-gossip", "--without-mingle", *options),
         ]
-        self._env = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-        self.log = Path(cwd or "", f"celery-{id(self)}.log")
+        super().__init__(command, log=Path(cwd or "", f"celery-{id(self)}.log"), cwd=cwd, env=env)
+        self._starts = 0
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
+    def start(self, timeout: float = 60) -> None:
+        self._starts = self._times_ready()
+        super().start(timeout)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    def _ready(self) -> bool:
+        return self._times_ready() > self._starts
 
-    def start(self) -> None:
-        seen = self.output().count(" ready.")
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(lambda: self._ready(seen), timeout=60)
-
-    def _ready(self, seen: int) -> bool:
-        assert self._process.poll() is None, f"the worker ended while starting:\n{self.output()}"
-        return self.output().count(" ready.") > seen
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def output(self) -> str:
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def kill(self) -> None:
-        """`kill -9` every process of it at once."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait()
-        wait_until(lambda: not living(self.pid))
-
-    def terminate(self) -> None:
-        """Ask for Celery's warm shutdown (SIGTERM), and do not wait."""
-        self._process.terminate()
-
-    def wait(self, timeout: float = 30) -> int:
-        """Wait until it has ended, and return its exit code."""
-        return self._process.wait(timeout)
-
-    def stop(self, timeout: float = 20) -> int:
-        """Celery's warm shutdown; by force if it takes longer."""
-        if self._process.poll() is None:
-            self.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout)
-        self.kill()
-        return self._process.returncode
+    def _times_ready(self) -> int:
+        return self.output().count(" ready.")
 
 
 class Stage:

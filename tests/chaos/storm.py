@@ -163,7 +163,7 @@ class Storm:
         """Start the workers again that ended by themselves, as whoever supervises them would."""
         for name, worker in self.workers.items():
             self.ready(name)
-            if worker.ended:
+            if not worker.runs:
                 self.unasked += 1
                 self.start_worker(name)
                 self.ready(name)

@@ -53,8 +53,8 @@ def test_a_worker_hears_it_and_a_thread_that_does_not_look_runs_on() -> None:
             assert answer.out == f"asked {row()['id']} to stop: it is running, and has not ended yet\n"
             Path("go").touch()
             wait_until(lambda: row()["state"] == "succeeded")
-            worker.signal()
-            assert worker.ended() == 0
+            worker.terminate()
+            assert worker.wait() == 0
 
 
 def test_what_was_asked_to_end_by_a_process_that_is_killed_is_cancelled_by_the_next() -> None:

@@ -111,8 +111,8 @@ def test_servers_and_a_worker_on_one_ledger_run_each_call_once(
             for kind in ("until", "plain"):
                 client.post(f"/{kind}/{name}").raise_for_status()
         wait_until(lambda: states(schemas, url) == ["succeeded"] * 60, 30)
-        worker.signal()
-        assert worker.ended() == 0
+        worker.terminate()
+        assert worker.wait() == 0
     assert sorted(events("begins")) == sorted(events("ends")) == sorted(2 * names)
     assert schemas.rows(url, "SELECT * FROM workers") == []  # all have left in good order
 

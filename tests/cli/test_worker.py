@@ -72,8 +72,8 @@ def test_a_worker_runs_what_is_recorded_within_the_apps_own_lifespan() -> None:
     recorded("plain", {"file": "go"})
     with Worker("main:app") as worker:
         wait_until(done)
-        worker.signal()
-        assert worker.ended() == 0
+        worker.terminate()
+        assert worker.wait() == 0
     assert [event[1] for event in events()] == ["starts", *["begins", "ends"] * 2, "stops"]
     assert {event[0] for event in events()} == {str(worker.pid)}
     assert ledger_rows(LEDGER, "SELECT * FROM workers WHERE id <> 'me'") == []
@@ -98,8 +98,8 @@ def test_a_worker_runs_the_records_of_a_raw_asgi_app() -> None:
     recorded("until", {"file": "go"})
     with Worker("raw:seg") as worker:
         wait_until(done)
-        worker.signal()
-        assert worker.ended() == 0
+        worker.terminate()
+        assert worker.wait() == 0
 
 
 def test_a_worker_takes_over_from_a_server_that_was_killed() -> None:
@@ -203,7 +203,7 @@ def test_a_signal_claims_no_more_and_lets_what_runs_end(number: signal.Signals) 
         wait_until(lambda: worker.said(f"{number.name}: claims no more; what runs has 30 s to end"))
         Path("go").touch()
         Path("next").touch()
-        assert worker.ended() == 0
+        assert worker.wait() == 0
         assert worker.said("has stopped")
     assert sorted(states()) == ["queued", "succeeded"]
     assert [event[1] for event in events()] == ["starts", "begins", "ends", "stops"]
@@ -217,8 +217,8 @@ def test_what_does_not_end_within_the_grace_goes_to_the_next_worker_and_counts_n
     recorded("stubborn", {"file": "go"})
     with Worker("main:app") as worker:
         wait_until(partial(begun, at_least=2))
-        worker.signal()
-        assert worker.ended() == 0
+        worker.terminate()
+        assert worker.wait() == 0
     Path("go").touch()
     with Worker("main:app"):
         wait_until(done)
@@ -229,10 +229,10 @@ def test_a_second_signal_stops_at_once_and_counts_no_crash() -> None:
     recorded("stubborn", {"file": "go"})
     with Worker("main:app") as worker:
         wait_until(lambda: said("begins", "go"))
-        worker.signal()
+        worker.terminate()
         wait_until(lambda: worker.said("SIGTERM: claims no more"))
-        worker.signal()
-        assert worker.ended() == 1
+        worker.terminate()
+        assert worker.wait() == 1
         assert worker.said("SIGTERM again: stops at once")
     assert not said("stops")
     assert states() == ["running"]
@@ -247,9 +247,9 @@ def test_a_task_that_blocks_the_event_loop_does_not_keep_a_second_signal_waiting
     recorded("blocking", {"file": "never"})
     with Worker("main:app") as worker:
         wait_until(lambda: said("begins", "never"))
-        worker.signal()
+        worker.terminate()
         worker.signal(signal.SIGINT)
-        assert worker.ended() == 1
+        assert worker.wait() == 1
     assert not said("stops")
 
 

@@ -2,16 +2,16 @@
 
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from tests.soak import processes
-from tests.support import Server, wait_until
+from tests.support import Group, Server
 
 APP = "tests.soak.app:app"
+WORKER = (sys.executable, "-m", "segundo", "worker", APP)
 QUIET = ("--no-access-log", "--log-level", "warning")
 
 
@@ -27,8 +27,8 @@ class Host:
         self._server = Server(APP, cwd=folder, env=env, options=options)
         self._several = workers > 1
         self._folder = folder
-        self._env = {**os.environ, **env}
-        self._beside: list[subprocess.Popen[bytes]] = []
+        self._env = env
+        self._beside: list[Group] = []
         self._wanted = beside
 
     @property
@@ -39,25 +39,15 @@ class Host:
         """Start whatever does not run."""
         if not self._server_pid():
             self._server.start(timeout=60)
-        self._beside = [worker for worker in self._beside if worker.poll() is None]
+        self._beside = [worker for worker in self._beside if worker.runs]
         while len(self._beside) < self._wanted:
-            self._beside.append(self._start_worker())
-
-    def _start_worker(self) -> "subprocess.Popen[bytes]":
-        with (self._folder / "worker.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "segundo", "worker", APP],
-                cwd=self._folder,
-                env=self._env,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            worker = Group(WORKER, log=self._folder / "worker.log", cwd=self._folder, env=self._env)
+            worker.start()
+            self._beside.append(worker)
 
     def groups(self) -> list[int]:
         server = self._server_pid()
-        beside = [worker.pid for worker in self._beside if worker.poll() is None]
+        beside = [worker.pid for worker in self._beside if worker.runs]
         return ([server] if server else []) + beside
 
     def processes(self) -> list[str]:
@@ -74,23 +64,20 @@ class Host:
     def kill(self) -> None:
         """`kill -9` everything at once."""
         for worker in self._beside:
-            _send_to_group(worker.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                worker.signal(signal.SIGKILL)
         self._server.kill()
-        self._wait_for_workers()
+        for worker in self._beside:
+            worker.kill()
 
     def stop(self) -> None:
         """Ask everything to stop (SIGTERM); kill what does not, after 15 seconds."""
         for worker in self._beside:
-            _send_to_group(worker.pid, signal.SIGTERM)
+            if worker.runs:
+                worker.terminate()
         self._server.stop()
-        self._wait_for_workers()
-
-    def _wait_for_workers(self) -> None:
-        with suppress(AssertionError):
-            wait_until(lambda: all(worker.poll() is not None for worker in self._beside), timeout=15)
         for worker in self._beside:
-            worker.kill()
-            worker.wait()
+            worker.stop()
 
     def _server_pid(self) -> int | None:
         """The server's pid while it lives."""
@@ -104,8 +91,3 @@ def send(process: str, number: signal.Signals) -> None:
     if processes.alive(process):
         with suppress(ProcessLookupError):
             os.kill(processes.pid_of(process), number)
-
-
-def _send_to_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
