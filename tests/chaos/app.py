@@ -5,44 +5,31 @@ Its tasks write down that they began and ended, in the history that CHAOS_HISTOR
 
 import asyncio
 import functools
-import itertools
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Header, HTTPException
 
-from segundo import Handle, Retry, Segundo, current, runtime, task
+from segundo import Handle, Segundo, current, runtime, task
 from segundo.executors import embedded
 from segundo.executors.celery import relay
 from segundo.executors.celery.by_message import ByMessage
 from segundo.executors.celery.publisher import Publisher
 from segundo.ledger.postgres import PostgresLedger
 from tests.chaos import broken
-from tests.chaos.traffic import TRIES, CallPlan, RequestPlan
+from tests.chaos.traffic import CallPlan, RequestPlan
 from tests.soak.broken import put
-from tests.soak.history import (
-    Born,
-    Closed,
-    Delivered,
-    Ended,
-    Journal,
-    Opened,
-    Outage,
-    Outcome,
-    Published,
-    Started,
-)
+from tests.soak.history import Born, Closed, Delivered, Journal, Opened, Outage, Published
 from tests.soak.processes import process_of
+from tests.soak.witness import AGAIN, Witness
 
 SECOND = 1_000_000_000
 LEASE = float(os.environ["CHAOS_LEASE"])
 journal = Journal(os.environ["CHAOS_HISTORY"])
-runs = itertools.count()
-again = Retry(attempts=TRIES, wait=lambda failures: 0.05 * (failures - 1), jitter=False)  # at once, then soon
 
 # A storm is short: it must see as much of the housekeeping as an app does in hours.
 embedded.BEAT = 1.0
@@ -59,6 +46,9 @@ def me() -> str:
 @functools.cache
 def _name(pid: int) -> str:
     return process_of(pid) or "?"
+
+
+witness = Witness(journal, me)
 
 
 # What is seen of messages
@@ -125,47 +115,18 @@ if "CHAOS_VISIBILITY" in os.environ:
 # The tasks
 
 
-class Stumble(Exception):
-    """What a call raises that was told to."""
-
-
-@contextmanager
-def attempt(call: str, raises: int = 0, *, recorded: bool = True) -> Iterator[int]:
-    """Write down that the call's own code began and ended, and raise in the first `raises` attempts."""
-    run, process, claim = f"{me()}/{next(runs)}", me(), 0
-    if recorded:
-        context = current()
-        claim, number = context.claim, context.attempt
-        journal.append(
-            Started(run=run, call=call, process=process, record=context.id, attempt=number, claim=claim)
-        )
-    else:
-        journal.append(Started(run=run, call=call, process=process))
-    outcome: Outcome = "raised"
-    try:
-        yield claim
-        if recorded and number <= raises:
-            raise Stumble(f"attempt {number} of {call}")
-        outcome = "ran"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-        raise
-    finally:
-        journal.append(Ended(run=run, outcome=outcome))
-
-
 def plain_def(call: str, seconds: float, raises: int) -> None:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         time.sleep(seconds)
 
 
 async def plain_async(call: str, seconds: float, raises: int) -> None:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         await asyncio.sleep(seconds)
 
 
 def inline(call: str) -> None:
-    with attempt(call, recorded=False):
+    with witness.in_process(call):
         pass
 
 
@@ -174,9 +135,9 @@ def begin(child: str | None) -> None:
         current().add_task(task_async.options(queue="side"), child, 0.0, 0, None, 0)
 
 
-@task(retry=again)
+@task(retry=AGAIN)
 def task_def(call: str, seconds: float, raises: int, child: str | None, steps: int) -> int:
-    with attempt(call, raises) as claim:
+    with witness.attempt(call, raises) as claim:
         begin(child)
         for step in range(steps):
             current().progress(step + 1, total=steps)
@@ -184,9 +145,9 @@ def task_def(call: str, seconds: float, raises: int, child: str | None, steps: i
     return claim  # so the record says whose outcome it has
 
 
-@task(retry=again)
+@task(retry=AGAIN)
 async def task_async(call: str, seconds: float, raises: int, child: str | None, steps: int) -> int:
-    with attempt(call, raises) as claim:
+    with witness.attempt(call, raises) as claim:
         begin(child)
         for step in range(steps):
             current().progress(step + 1, total=steps)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from tests.soak.history import PlannedCall, Sent
+from tests.soak.traffic import TRIES
 
 Function = Literal["plain_def", "plain_async", "task_def", "task_async", "inline"]
 Ending = Literal["returns", "raises"]
@@ -18,7 +19,6 @@ FUNCTIONS: dict[Function, int] = {  # and how often each is drawn
     "task_async": 27,
     "inline": 3,
 }
-TRIES = 3  # what a declared task of the app is allowed
 CHILD = 100  # a child's place in its request's calls, counted from its parent's
 KEYS = 40  # so many names of keys, so that calls with the same one meet
 

@@ -5,11 +5,9 @@ Run by uvicorn as `tests.soak.app:app`, with the history's path in SOAK_HISTORY.
 
 import asyncio
 import functools
-import itertools
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 import fastapi
@@ -17,17 +15,17 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.background import BackgroundTask
 
-from segundo import BackgroundTasks, Handle, Retry, Segundo, current, runtime, task
+from segundo import BackgroundTasks, Handle, Segundo, runtime, task
 from segundo.executors import embedded
 from tests.soak import broken
-from tests.soak.history import Born, Closed, Ended, Journal, Opened, Outcome, Started
+from tests.soak.history import Born, Closed, Journal, Opened
 from tests.soak.processes import process_of
-from tests.soak.traffic import TRIES, CallPlan, Ending, RequestPlan
+from tests.soak.traffic import CallPlan, Ending, RequestPlan
+from tests.soak.witness import AGAIN, Stumble, Witness
 
 journal = Journal(os.environ["SOAK_HISTORY"])
 me = process_of(os.getpid()) or "?"
-runs = itertools.count()
-again = Retry(attempts=TRIES, wait=lambda failures: 0.05 * (failures - 1), jitter=False)  # at once, then soon
+witness = Witness(journal, lambda: me)
 
 # A storm is short: it must see as much of the housekeeping as an app does in hours.
 embedded.BEAT = 0.3
@@ -39,65 +37,32 @@ app = FastAPI()
 Segundo(app)
 
 
-class Stumble(Exception):
-    """What a call raises that was told to."""
-
-
-@contextmanager
-def attempt(call: str, raises: int, *, recorded: bool = True) -> Iterator[None]:
-    """Write down that the call's own code began and ended, and raise in the first `raises` attempts."""
-    context = current() if recorded else None
-    run = f"{me}/{next(runs)}"
-    started = Started(run=run, call=call, process=me)
-    if context is not None:
-        started = Started(
-            run=run,
-            call=call,
-            process=me,
-            record=context.id,
-            attempt=context.attempt,
-            claim=context.claim,
-        )
-    journal.append(started)
-    outcome: Outcome = "raised"
-    try:
-        yield
-        if context is not None and context.attempt <= raises:
-            raise Stumble(f"attempt {context.attempt} of {call}")
-        outcome = "ran"
-    except asyncio.CancelledError:
-        outcome = "cancelled"
-        raise
-    finally:
-        journal.append(Ended(run=run, outcome=outcome))
-
-
 def plain_def(call: str, seconds: float, raises: int) -> None:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         time.sleep(seconds)
 
 
 async def plain_async(call: str, seconds: float, raises: int) -> None:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         await asyncio.sleep(seconds)
 
 
-@task(retry=again)
+@task(retry=AGAIN)
 def task_def(call: str, seconds: float, raises: int) -> str:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         time.sleep(seconds)
     return call
 
 
-@task(retry=again)
+@task(retry=AGAIN)
 async def task_async(call: str, seconds: float, raises: int) -> str:
-    with attempt(call, raises):
+    with witness.attempt(call, raises):
         await asyncio.sleep(seconds)
     return call
 
 
 def inline(call: str) -> None:
-    with attempt(call, 0, recorded=False):
+    with witness.in_process(call):
         pass
 
 
