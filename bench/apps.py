@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
@@ -12,14 +11,14 @@ from pathlib import Path
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Response
 
-SIDE = os.environ.get("BENCH_SIDE", "stock")
-TICK = 0.001  # seconds between two looks at the event loop's lag
+from bench.counting import ADDRESS
+from bench.lag import lifespan, take_lags
 
-executed: list[
-    None
-] = []  # one entry for each no-op that ran: append is atomic in every thread, len() is the count
+SIDE = os.environ.get("BENCH_SIDE", "stock")
+
+# One entry for each no-op that ran: append is atomic in every thread, len() is the count.
+executed: list[None] = []
 started_at: list[int] = []  # CLOCK_MONOTONIC, which all processes of a machine share, in nanoseconds
-lags: list[tuple[float, float]] = []  # when (CLOCK_MONOTONIC), and how late, in seconds
 
 
 async def noop_async(email: str) -> None:
@@ -33,23 +32,6 @@ def noop_def(email: str) -> None:
 async def stamp(email: str) -> None:
     started_at.append(time.monotonic_ns())
     executed.append(None)
-
-
-async def watch_the_loop() -> None:
-    """Note again and again how much later than asked the loop comes back."""
-    while True:
-        asked = time.monotonic() + TICK
-        await asyncio.sleep(TICK)
-        now = time.monotonic()
-        lags.append((now, now - asked))
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    watcher = asyncio.create_task(watch_the_loop()) if os.environ.get("BENCH_WATCH_LOOP") else None
-    yield
-    if watcher:
-        watcher.cancel()
 
 
 app = FastAPI(lifespan=lifespan)
@@ -71,8 +53,6 @@ if SIDE == "segundo":
 
     if "BENCH_COMMITS" in os.environ:
         app.include_router(APIRouter(lifespan=count_commits))
-
-ADDRESS = "ada@example.com"
 
 
 @app.get("/async_async")
@@ -126,9 +106,4 @@ async def give_started() -> Response:
     return Response(json.dumps(started_at), media_type="application/json")
 
 
-@app.get("/lags")
-async def take_lags() -> Response:
-    """The lags since the last time that this was asked."""
-    taken = lags[:]
-    lags.clear()
-    return Response(json.dumps(taken), media_type="application/json")
+app.get("/lags")(take_lags)  # not by a router: FastAPI looks through each at every request

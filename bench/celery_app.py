@@ -5,43 +5,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import BackgroundTasks, FastAPI, Response
+from fastapi import BackgroundTasks, FastAPI
 
 from bench.counting import ADDRESS, Counter
+from bench.lag import lifespan, take_lags
 from segundo import Segundo, task
 from segundo.executors.celery.apps import make_app
 
 OURS = os.environ.get("BENCH_SIDE") == "segundo"
-TICK = 0.001  # seconds between two looks at the event loop's lag
 
 
 counter = Counter(Path(os.environ.get("BENCH_COUNTS", ".")))
-lags: list[tuple[float, float]] = []  # when (CLOCK_MONOTONIC), and how late, in seconds
-
-
-async def watch_the_loop() -> None:
-    """Note again and again how much later than asked the loop comes back."""
-    while True:
-        asked = time.monotonic() + TICK
-        await asyncio.sleep(TICK)
-        now = time.monotonic()
-        lags.append((now, now - asked))
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    watcher = asyncio.create_task(watch_the_loop()) if os.environ.get("BENCH_WATCH_LOOP") else None
-    yield
-    if watcher:
-        watcher.cancel()
 
 
 app = FastAPI(lifespan=lifespan)
@@ -92,9 +69,4 @@ async def ready() -> dict[str, int]:
     return {"executed": 0}
 
 
-@app.get("/lags")
-async def take_lags() -> Response:
-    """The lags since the last time that this was asked."""
-    taken = lags[:]
-    lags.clear()
-    return Response(json.dumps(taken), media_type="application/json")
+app.get("/lags")(take_lags)  # not by a router: FastAPI looks through each at every request
