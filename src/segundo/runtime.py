@@ -8,7 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context, ContextVar
-from typing import Any
+from typing import Any, ClassVar
 
 from starlette.background import BackgroundTask
 
@@ -47,6 +47,7 @@ class Runtime:
 
     inline = False  # whether calls run before their request is over, and not by an executor of their own
     in_lifespan = False  # whether the app's lifespan will close it
+    runner: ClassVar[type[Runner]] = Runner
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class Runtime:
         )
 
     def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
-        return Runner(
+        return self.runner(
             names,
             self._threads,
             home=home,

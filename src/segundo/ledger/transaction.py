@@ -12,6 +12,19 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from segundo.record import STATE, Call, Record, State
 
+# The columns of a new record that every call fills, and most fill no more: a row costs by its columns.
+COMMON = (
+    *("id", "task", "queue", "priority", "state", "owner", "attempts", "crash_limit", "format", "arguments"),
+    *("retention", "created_at", "run_at"),
+)
+
+
+def is_common(record: Record) -> bool:
+    """Whether a new record fills no others. What has a key, or waits for another, is stored by itself."""
+    return (
+        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
+    )
+
 
 class DeadWorker(NamedTuple):
     """Who it was, and whether it had said that it stops."""
@@ -63,7 +76,7 @@ class Transaction(ABC):
 
     @abstractmethod
     def insert(self, records: Sequence[Record]) -> None:
-        """Store new records; those that are there stay as they are."""
+        """Store new records without a key or a predecessor; those that are there stay as they are."""
 
     @abstractmethod
     def insert_whole(self, records: Sequence[Record]) -> None:

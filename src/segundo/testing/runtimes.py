@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Mapping, Sequence
@@ -34,6 +33,7 @@ class TestedRuntime(Runtime, ABC):
     """A runtime that the test looks at, and that ends with it if no lifespan ends it."""
 
     ledger: WatchedLedger
+    runner = WatchedRunner
 
     def __init__(
         self,
@@ -70,16 +70,10 @@ class TestedRuntime(Runtime, ABC):
         return ledger
 
     def _make_runner(self, names: Names, home: Home, carry: Mapping[str, ContextVar[Any]]) -> Runner:
-        runner = WatchedRunner(
-            names,
-            self._threads,
-            home=home,
-            carry=carry,
-            chance=random.Random(),
-            progress=self.ledger.progress,
-        )
-        runner.failing = self._failing
-        return runner
+        made = super()._make_runner(names, home, carry)
+        assert isinstance(made, WatchedRunner)
+        made.failing = self._failing
+        return made
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

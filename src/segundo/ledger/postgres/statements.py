@@ -6,6 +6,7 @@ others are held (`HOLD`) by a statement of its own first: a statement sees what 
 so what a lock waited for is seen by the next one only.
 """
 
+from segundo.ledger.transaction import COMMON
 from segundo.record import Record
 
 ALL = ", ".join(Record._fields)
@@ -32,10 +33,6 @@ INSERT INTO records ({ALL}) VALUES ({", ".join(["%s"] * len(Record._fields))})
 ON CONFLICT (id) DO NOTHING
 """
 # record: the same for many calls, which have no more than these columns: one text, whatever their number.
-COMMON = (
-    *("id", "task", "queue", "priority", "state", "owner", "attempts", "crash_limit", "format", "arguments"),
-    *("retention", "created_at", "run_at"),
-)
 INSERT_COMMON = f"""
 INSERT INTO records ({", ".join(COMMON)})
 SELECT {", ".join(COMMON)} FROM json_populate_recordset(NULL::records, %s::json)

@@ -11,7 +11,7 @@ import psycopg
 
 from segundo.errors import SegundoError
 from segundo.ledger.postgres import statements
-from segundo.ledger.transaction import DeadWorker, Transaction
+from segundo.ledger.transaction import COMMON, DeadWorker, Transaction, is_common
 from segundo.record import Call, Record, State
 
 
@@ -84,16 +84,10 @@ class ServerTransaction(Transaction):
 
     def insert(self, records: Sequence[Record]) -> None:
         self.queued = self.queued or any(record.state is State.QUEUED for record in records)
-        common = [record for record in records if _is_common(record)]
+        common = [record for record in records if is_common(record)]
         if common:
-            rows = [{name: getattr(record, name) for name in statements.COMMON} for record in common]
+            rows = [{name: getattr(record, name) for name in COMMON} for record in common]
             self.run(statements.INSERT_COMMON, (json.dumps(rows),))
         if len(common) < len(records):
-            others = [record for record in records if not _is_common(record)]
+            others = [record for record in records if not is_common(record)]
             self._cursor().executemany(statements.INSERT.encode(), others)
-
-
-def _is_common(record: Record) -> bool:
-    return (
-        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
-    )

@@ -3,6 +3,7 @@
 Lists travel as one JSON parameter, so that a statement is one text and one step however many rows it is for.
 """
 
+from segundo.ledger.transaction import COMMON
 from segundo.record import Record
 
 ALL = ", ".join(Record._fields)
@@ -17,10 +18,6 @@ INSERT INTO records ({ALL}) VALUES ({", ".join("?" * len(Record._fields))})
 ON CONFLICT (id) DO NOTHING
 """
 # record: the same for a call that has no more than these columns; a row costs by its columns.
-COMMON = (
-    *("id", "task", "queue", "priority", "state", "owner", "attempts", "crash_limit", "format", "arguments"),
-    *("retention", "created_at", "run_at"),
-)
 _COMMON_ROW = f"({', '.join('?' * len(COMMON))})"
 # By how many rows one statement inserts, the most first.
 INSERT_COMMON = {

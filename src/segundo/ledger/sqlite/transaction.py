@@ -14,7 +14,7 @@ from segundo.errors import SegundoError
 from segundo.ledger.sqlite import statements
 from segundo.ledger.sqlite.file import readable
 from segundo.ledger.sqlite.turns import Turns
-from segundo.ledger.transaction import DeadWorker, Transaction
+from segundo.ledger.transaction import COMMON, DeadWorker, Transaction, is_common
 from segundo.record import Call, Record
 
 SPARE = 256  # pages that are kept in any case, of 4 KiB
@@ -104,18 +104,18 @@ class FileTransaction(Transaction):
         self._run_many(statements.INSERT, records)
 
     def insert(self, records: Sequence[Record]) -> None:
-        common = [record for record in records if _is_common(record)]
+        common = [record for record in records if is_common(record)]
         at = 0
         for rows, statement in statements.INSERT_COMMON.items():
             while len(common) - at >= rows:
                 self.run(statement, _common_values(common[at : at + rows]))
                 at += rows
         if len(common) < len(records):
-            self._run_many(statements.INSERT, [record for record in records if not _is_common(record)])
+            self._run_many(statements.INSERT, [record for record in records if not is_common(record)])
 
 
-_of_common = operator.itemgetter(*map(Record._fields.index, statements.COMMON))
-_STATE, _COLUMNS = statements.COMMON.index("state"), len(statements.COMMON)
+_of_common = operator.itemgetter(*map(Record._fields.index, COMMON))
+_STATE, _COLUMNS = COMMON.index("state"), len(COMMON)
 
 
 def _common_values(records: Sequence[Record]) -> list[Any]:
@@ -123,9 +123,3 @@ def _common_values(records: Sequence[Record]) -> list[Any]:
     # A plain text is bound at once; of any other kind of str, sqlite3 first asks how to adapt it.
     values[_STATE::_COLUMNS] = [record.state.value for record in records]
     return values
-
-
-def _is_common(record: Record) -> bool:
-    return (
-        record.carried is None and record.retry_of is None and record.timeout is None and record.wipe is None
-    )
