@@ -1,6 +1,7 @@
 """What the ledger stores of a call, and the only ways in which it changes. Read this file first."""
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -275,6 +276,11 @@ class Ids:
 
 
 new_id = Ids()
+
+
+def made_at(id: str) -> float:
+    """When an id was made, by its host's clock; 0 for what is none of ours."""
+    return int(id[:14], 16) / 1e6 if re.fullmatch("[0-9a-f]{36}", id) else 0.0
 
 
 def again(record: Record) -> Call:

@@ -277,6 +277,20 @@ async def test_a_look_at_the_living_drops_no_lock_of_this_process(tmp_path: Path
         await ledger.close(dead=True)
 
 
+@pytest.mark.parametrize(
+    ("here", "says"),
+    [(1090.0, "1 m ahead of the server's"), (940.0, "1 m behind the server's"), (1004.0, "")],
+)
+def test_a_machine_whose_clock_is_not_the_servers_is_told_how_far_and_what_comes_of_it(
+    here: float, says: str
+) -> None:
+    level, _, text = doctor.clock(1000.0, here)
+    assert level is (Level.WARNING if says else Level.OK)
+    assert says in text
+    assert ("run_at=" in text, "leases" in text) == (bool(says), bool(says))
+    assert f"too {'late' if here > 1000 else 'early'}" in text or not says
+
+
 # Around the ledger
 
 

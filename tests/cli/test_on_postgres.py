@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -79,6 +80,18 @@ async def test_doctor_examines_the_server_the_clock_and_the_processes(
     assert answer.code == 0, answer
     for words in ("PostgreSQL 1", "the server's and this machine's agree", "1 alive", "1 waiting"):
         assert words in answer.out
+    await ledger.close(dead=True)
+
+
+async def test_doctor_finds_a_host_whose_clock_is_ahead_by_what_it_has_recorded(
+    inside: Inside, ledger: PostgresLedger
+) -> None:
+    for seconds, found in ((-3600, False), (3600, True)):  # a slow request is nothing to warn of
+        id = f"{int((time.time() + seconds) * 1e6):014x}{'0' * 22}"
+        await ledger.record([call(id=id)], owner="me")
+        said = " ".join((await there(inside, "doctor")).out.split())
+        assert (f"{id} was recorded" in said) is found, said
+    assert "host is ahead" in said
     await ledger.close(dead=True)
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from segundo.ledger.visiting import Glimpse, Visitor
-from segundo.record import TERMINAL, State
+from segundo.record import TERMINAL, State, made_at
+
+A_DAY = 86400.0
 
 
 class Waiting(NamedTuple):
@@ -20,6 +22,13 @@ class Waiting(NamedTuple):
     published: bool = False
 
 
+class Early(NamedTuple):
+    """A record that the ledger's clock dates before its own id, which its host's clock made."""
+
+    seconds: float = 0.0
+    id: str = ""
+
+
 class Backlog:
     """All that a walk over the records counts; empty before."""
 
@@ -29,6 +38,7 @@ class Backlog:
         self.unknown: Counter[str] = Counter()  # put off, by task: no process knew it
         self.waiting: list[Waiting] = []
         self.longest = 0.0  # seconds that an attempt of a record which has not ended may take, or has taken
+        self.early = Early()  # the earliest of a day
         self.nobody = False  # no process works on the ledger
         self._queued: Counter[str] = Counter()
 
@@ -36,6 +46,8 @@ class Backlog:
         """Look at every record. `now`: the ledger's time."""
         for seen in visitor.walk():
             self._count(seen)
+            if seen.created_at > now - A_DAY:
+                self.early = max(self.early, Early(made_at(seen.id) - seen.created_at, seen.id))
         self.waiting = list(self._waiting(visitor, now))
         longest = visitor.longest()
         if longest is not None and longest.started_at is not None:

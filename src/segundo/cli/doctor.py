@@ -11,7 +11,7 @@ import fastapi
 from rich.console import Console
 
 from segundo.app import Segundo
-from segundo.cli.backlog import Backlog
+from segundo.cli.backlog import Backlog, Early
 from segundo.cli.finding import Finding, Level, report
 from segundo.cli.loading import load, segundo_of
 from segundo.cli.phrases import duration, number, size
@@ -84,16 +84,32 @@ def _server_findings(url: str, backlog: Backlog) -> Iterator[Finding]:
             yield clock(visitor.now(), time.time())
             yield from _processes(visitor)
             yield from _records(visitor, backlog)
+            if backlog.early.seconds > SKEW:
+                yield _fast(backlog.early)
     except (LedgerError, ConfigurationError) as error:
         yield Finding(Level.PROBLEM, "ledger", str(error))
 
 
 def clock(server: float, here: float) -> Finding:
-    """Records go by the server's clock alone; a `run_at` of the app's goes by the app's."""
-    if abs(server - here) > SKEW:
-        text = f"differs from this machine's by {duration(abs(server - here))}: let both follow one (NTP)"
-        return Finding(Level.WARNING, "clock", f"the server's {text}")
-    return Finding(Level.OK, "clock", "the server's and this machine's agree")
+    """What is due and who is alive go by the server's clock; a `run_at` that is computed here, by ours."""
+    ahead = here - server
+    if abs(ahead) <= SKEW:
+        return Finding(Level.OK, "clock", "the server's and this machine's agree")
+    where, when = ("ahead of", "late") if ahead > 0 else ("behind", "early")
+    text = (
+        f"this machine's is {duration(abs(ahead))} {where} the server's. That one alone counts for delays, "
+        f"retries and leases; a run_at=… that is computed here comes so much too {when}. Let both follow one "
+        "clock (NTP)"
+    )
+    return Finding(Level.WARNING, "clock", text)
+
+
+def _fast(early: Early) -> Finding:
+    text = (
+        f"{early.id} was recorded {duration(early.seconds)} before its host's clock says it was made: that "
+        "host is ahead, and its run_at=… come so much too late. Let all hosts follow one clock (NTP)"
+    )
+    return Finding(Level.WARNING, "clock", text)
 
 
 def _file_findings(path: Path, backlog: Backlog) -> Iterator[Finding]:

@@ -40,6 +40,7 @@ class Glimpse(NamedTuple):
     queue: str
     reason: str | None
     timeout: float | None
+    created_at: float
 
 
 class Visitor(Reading):

@@ -16,7 +16,7 @@ WHERE {_OLDER} AND (%(state)s::text IS NULL OR state = %(state)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
 WALK = f"""
-SELECT id, state, task, queue, reason, timeout FROM records
+SELECT id, state, task, queue, reason, timeout, created_at FROM records
 WHERE {_OLDER} ORDER BY id DESC LIMIT %(limit)s
 """
 

@@ -10,12 +10,12 @@ FIND = "SELECT id FROM records WHERE id >= :prefix AND id < :prefix || char(0x10
 
 # A walk from the newest to the oldest: primary key.
 WALK = """
-SELECT id, state, task, queue, reason, timeout FROM records
+SELECT id, state, task, queue, reason, timeout, created_at FROM records
 WHERE id < :before ORDER BY id DESC LIMIT :limit
 """
 # The same over what failed: failed.
 WALK_FAILED = """
-SELECT id, state, task, queue, reason, timeout FROM records INDEXED BY failed
+SELECT id, state, task, queue, reason, timeout, created_at FROM records INDEXED BY failed
 WHERE state = 'failed' AND id < :before ORDER BY id DESC LIMIT :limit
 """
 
