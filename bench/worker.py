@@ -109,6 +109,7 @@ class WorkerBench:
             app.get("/async")
             records = brokers.Records(self._postgres.url())
             records.copies(count)
+            app.get("/async")  # it has not heard of the copies: with this one it relays them too
             yield app
             records.clear()
             records.close()

@@ -30,7 +30,7 @@ class Change(ABC, Generic[T]):
     again: bool = field(default=False, init=False)
     begun: bool = field(default=False, init=False)
     unwanted: bool = field(default=False, init=False)
-    patient: bool = field(default=False, init=False)  # nobody waits for it: it goes with the next
+    in_full: bool = field(default=False, init=False)  # in fewer steps it came to nothing
 
     # Each sets its own mark before it looks at the other's, so of a writer and a waiter at the same moment at
     # least one sees the other.

@@ -47,7 +47,7 @@ class Claim(Change[list[Record]]):
     @classmethod
     def apply_all(cls, changes: Sequence["Claim"], tx: Transaction) -> list[list[Record]]:
         """Of several slots of one process, which each ask for the record of a message: in one statement."""
-        together = [change for change in changes if change._is_of_a_message(changes[0].owner)]
+        together = [change for change in changes if change.is_of_a_message(changes[0].owner)]
         if len(together) < 2:
             return [change.apply(tx) for change in changes]
         ids = [id for change in together for id in change.ids or ()]
@@ -58,7 +58,8 @@ class Claim(Change[list[Record]]):
             for change in changes
         ]  # fmt: skip
 
-    def _is_of_a_message(self, owner: str) -> bool:
+    def is_of_a_message(self, owner: str) -> bool:
+        """Whether one of this owner's slots asks for what a message named, and for nothing else."""
         ids, queues = self.ids, self.queues
         return (
             ids is not None

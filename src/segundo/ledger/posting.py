@@ -1,8 +1,9 @@
 """What is posted to a ledger's writer: changes, who hears of each, and how a batch of them is applied."""
 
 import queue
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -33,21 +34,47 @@ def take(box: Box, pause: float | None) -> tuple[list[Posted], bool]:
         batch += item
     except queue.Empty:
         pass
-    return (batch, False) if _somebody_waits(batch) else _with_company(box, batch)
-
-
-def _somebody_waits(batch: Sequence[Posted]) -> bool:
-    return not all(change.patient for change, _ in batch) or not batch
-
-
-def _with_company(box: Box, batch: list[Posted]) -> tuple[list[Posted], bool]:
-    """A Celery slot's outcome, and its next claim a moment later: one commit, not two."""
-    with suppress(queue.Empty):
-        item = box.get(timeout=LINGER)
-        if item is None:
-            return batch, True
-        batch += item
     return batch, False
+
+
+class Kept:
+    """Changes that nobody waits for: they go with the next that is posted, or by themselves a moment later.
+
+    A Celery slot's outcome, and its next claim: one commit, not two. Filled and emptied by any thread; who
+    writes minds it, and is woken for the first only: while more come, it looks again by itself.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[tuple[float, Posted]] = []
+        self._using = threading.Lock()
+        self._minded = False
+        self._busy = False  # something has come since it was last looked
+
+    def add(self, posted: Posted) -> bool:
+        """Whether who writes is to be woken."""
+        with self._using:
+            self._kept.append((time.monotonic(), posted))
+            self._busy = True
+            minded, self._minded = self._minded, True
+            return not minded
+
+    def take(self) -> list[Posted]:
+        with self._using:
+            kept, self._kept = self._kept, []
+            return [posted for _, posted in kept]
+
+    def is_due(self) -> bool:
+        with self._using:
+            return self._until_due() == 0
+
+    def until_look(self) -> float | None:
+        """For who minds: seconds until it has to look; None: it is woken."""
+        with self._using:
+            self._minded, self._busy = bool(self._kept) or self._busy, False
+            return self._until_due() if self._minded else None
+
+    def _until_due(self) -> float:
+        return max(0.0, self._kept[0][0] + LINGER - time.monotonic()) if self._kept else LINGER
 
 
 def apply(changes: Sequence[Change[Any]], tx: Transaction) -> list[Any]:
@@ -69,6 +96,17 @@ def answer(done: Done, result: Any) -> None:
         done(None, result)
     else:
         done(result, None)
+
+
+def give(results: Mapping[Change[Any], Any], batch: Sequence[Posted]) -> list[Posted]:
+    """Answer those that have a result; the others."""
+    others: list[Posted] = []
+    for change, done in batch:
+        if change in results:
+            answer(done, results[change])
+        else:
+            others.append((change, done))
+    return others
 
 
 def refuse(batch: Sequence[Posted], reason: Exception) -> None:

@@ -25,6 +25,17 @@ class Settle(Change[list[bool]]):
     settlements: Sequence[Settlement]
     unsure: Container[tuple[str, int]] = ()
 
+    def is_of_a_success(self) -> bool:
+        """Whether it ends one attempt, which succeeded, and there is nothing more to do or to ask for it."""
+        return (
+            len(self.settlements) == 1
+            and not self.again
+            and not self.unsure
+            and (it := self.settlements[0]).state is State.SUCCEEDED
+            and not it.children
+            and it.progress is None
+        )
+
     def apply(self, tx: Transaction) -> list[bool]:
         return self.apply_all([self], tx)[0]
 

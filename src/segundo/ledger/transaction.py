@@ -190,10 +190,8 @@ class Transaction(ABC):
         return [to_record(row) for row in self.run(statement, named).fetchall()]
 
     def claimed(self, statement: str, **named: object) -> list[Record]:
-        """What a statement claims. An id that cannot be ours is nobody's to run: the end of its attempt might
-        not find it again, and it would run for ever (test_a_record_runs_once_or_never_whatever_its_id).
-        """
-        return [record for record in self.records(statement, **named) if _is_id(record.id)]
+        """What a statement claims."""
+        return ours(self.run(statement, named).fetchall())
 
 
 def in_vain(before: str) -> str:
@@ -202,7 +200,15 @@ def in_vain(before: str) -> str:
     return json.dumps({"type": "PredecessorFailed", "message": message, "before": before})
 
 
-def _is_id(text: str) -> bool:
+def ours(claimed: Iterable[Sequence[Any]]) -> list[Record]:
+    """The records of claimed rows. An id that cannot be ours is nobody's to run: the end of its attempt might
+    not find it again, and it would run for ever (test_a_record_runs_once_or_never_whatever_its_id).
+    """
+    return [record for record in map(to_record, claimed) if is_id(record.id)]
+
+
+def is_id(text: str) -> bool:
+    """Whether a text may be the id of a record."""
     return text.isascii() and text.isprintable()
 
 

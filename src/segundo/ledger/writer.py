@@ -8,12 +8,12 @@ store says for itself. Nothing here is ever called on an event loop.
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from segundo.errors import LedgerUnavailable
 from segundo.ledger.changes import Change
-from segundo.ledger.posting import Box, Posted, answer, refuse, take
+from segundo.ledger.posting import Box, Kept, Posted, answer, give, refuse, take
 from segundo.ledger.refused import Refused
 
 logger = logging.getLogger("segundo.ledger")
@@ -35,6 +35,8 @@ class Writer(threading.Thread, ABC):
         self._refused = refused
         self._answered = answered
         self._posted: Box = Box()
+        self._kept = Kept()
+        self._working = threading.Lock()  # held by whoever uses the store
         self._batch: list[Posted] = []  # what is being applied
         self._stopping = False
         self._over = False
@@ -45,6 +47,18 @@ class Writer(threading.Thread, ABC):
         if self._over:  # it ended a moment ago, so nobody else will look
             self._refuse_posted()
             self._answered()
+
+    def keep(self, posted: Posted) -> None:
+        """Apply this with the next change that is posted, or a few milliseconds later."""
+        if self._kept.add(posted) or self._over:
+            self.post([])
+
+    def make_at_once(self, posted: Posted) -> bool:
+        """In the thread of who waits: make this change here, if that saves the way by this one.
+
+        Whether it was made, and `done` called; if not, it is as if nobody had asked.
+        """
+        return False
 
     def stop(self) -> None:
         """Apply what was posted, and end; returns at once."""
@@ -57,6 +71,12 @@ class Writer(threading.Thread, ABC):
         """One transaction: first what is to be forgotten, then these; their results. If it raises, nothing is
         left open.
         """
+
+    def _exchange(self, batch: Sequence[Posted]) -> Mapping[Change[Any], Any]:
+        """Make those that the store can make in fewer steps, if there are only such; their results, and none
+        of the others. Fails as `_commit` does.
+        """
+        return {}
 
     @abstractmethod
     def _until_needed(self) -> float | None:
@@ -104,12 +124,15 @@ class Writer(threading.Thread, ABC):
             refuse(self._batch, LedgerUnavailable("the ledger's writer has ended"))
             self._refuse_posted()
             self._answered()
-            self._end()
+            with self._working:
+                self._end()
 
     def _work(self) -> None:
         self._batch = self._take(self._until_needed())
         try:
-            self._write()
+            if self._batch or self._needed:
+                with self._working:
+                    self._write()
             self._look()
         except Exception as error:  # a bug, here or in a listener: it must not leave anybody waiting for ever
             logger.exception("the ledger's writer failed, and goes on")
@@ -118,8 +141,11 @@ class Writer(threading.Thread, ABC):
 
     def _take(self, pause: float | None) -> list[Posted]:
         """What waits now; if nothing does, wait for it up to `pause` seconds."""
-        batch, stop = take(self._posted, pause)
+        look = self._kept.until_look()
+        batch, stop = take(self._posted, min(pause, look) if pause and look is not None else pause)
         self._stopping = self._stopping or stop
+        if batch or self._stopping or self._over or self._kept.is_due():
+            batch += self._kept.take()
         return batch
 
     def _refuse_posted(self) -> None:
@@ -140,7 +166,7 @@ class Writer(threading.Thread, ABC):
             if not (self._batch or self._needed):
                 return
             try:
-                results = self._commit([change for change, _ in self._batch])
+                results = self._exchange(self._batch) or self._commit_all()
             except Exception as error:  # whose it is, each change shows when it is alone
                 # Only its text is kept: its frames hold statements, and while one of those lives, closing a
                 # connection of SQLite's does not give back its locks.
@@ -150,10 +176,14 @@ class Writer(threading.Thread, ABC):
                 if not self._batch:
                     return
             else:
-                for (_, done), result in zip(self._batch, results, strict=True):
-                    answer(done, result)
-                return
+                self._batch = give(results, self._batch)
+                if not self._batch:
+                    return
         self._write_each(why)
+
+    def _commit_all(self) -> Mapping[Change[Any], Any]:
+        changes = [change for change, _ in self._batch]
+        return dict(zip(changes, self._commit(changes), strict=True))
 
     def _write_each(self, why: str) -> None:
         if len(self._batch) > 1:

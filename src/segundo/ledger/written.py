@@ -13,6 +13,7 @@ from segundo.ledger.answers import Answers
 from segundo.ledger.forks import forks
 from segundo.ledger.reading import Reader
 from segundo.ledger.refused import Forget, Refused
+from segundo.ledger.transaction import is_id
 from segundo.ledger.watching import Glance, Watch
 from segundo.ledger.writer import Writer
 from segundo.record import Call, Record, State
@@ -172,9 +173,16 @@ class WrittenLedger(ABC):
 
     def take(self, owner: str, id: str) -> Record | None:
         self._check_open()
+        if not is_id(id):  # PostgreSQL would refuse the question, and a slot would ask for ever
+            return None
         box: SimpleQueue[tuple[list[Record], BaseException | None]] = SimpleQueue()
-        claim = claims.Claim(owner, 1, None, [id], suspect=False)
-        self._writer.post([(claim, lambda records, error: box.put((records, error)))])
+
+        def done(records: list[Record], error: BaseException | None) -> None:
+            box.put((records, error))
+
+        posted = claims.Claim(owner, 1, None, [id], suspect=False), done
+        if not self._writer.make_at_once(posted):
+            self._writer.post([posted])
         records, error = box.get()
         if error is not None:
             raise error
@@ -187,9 +195,7 @@ class WrittenLedger(ABC):
             stored(error is None and settled[0], error)
 
         self._check_open()
-        change = settling.Settle([settlement])
-        change.patient = True
-        self._writer.post([(change, done)])
+        self._writer.keep((settling.Settle([settlement]), done))
 
     async def beat(self, owner: str, *, running: Sequence[str]) -> Beat:
         return await self._change(settling.TakeBeat(owner, frozenset(running)))

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from segundo.ledger.postgres import statements
+from segundo.ledger.postgres import exchange, statements
 from segundo.ledger.postgres.connecting import Place
 from segundo.ledger.postgres.workers import Worker, Workers
 from tests.ledger.suite import PostgresStore, Stage
@@ -145,3 +145,29 @@ def test_a_plan_that_was_made_while_the_ledger_was_empty_does_not_last(
     workers.begin(grown)  # it renews the leases, for that is due
     plans = {name: planned(grown, name) for name in SEEKS}
     assert {name: plan for name, plan in plans.items() if not seeks(name, plan)} == {}
+
+
+@pytest.mark.postgres
+def test_an_exchange_seeks_by_id_though_the_server_knows_the_ledger_as_empty(
+    grown: psycopg.Connection[Any],
+) -> None:
+    plan = shown(grown.execute(f"EXPLAIN {exchanged(grown)}".encode()))
+    assert seeks("CLAIM_IDS", plan), plan
+    assert "Seq Scan on records" not in plan, plan
+    assert "claimable" not in plan, plan
+
+
+@pytest.mark.postgres
+def test_an_exchange_is_planned_once(filled: psycopg.Connection[Any]) -> None:
+    text = exchanged(filled)
+    for _ in range(10):
+        filled.execute(text.encode())
+    asked = "SELECT generic_plans > 0 FROM pg_prepared_statements WHERE name = 'exchange'"
+    assert filled.execute(asked).fetchone() == (True,)
+
+
+def exchanged(connection: psycopg.Connection[Any]) -> str:
+    """What executes the second statement of an exchange, which is prepared now."""
+    connection.execute(exchange.EXCHANGE.encode())
+    ended, wanted = json.dumps({IDS[0]: 1}), json.dumps(IDS[1:])
+    return f"EXECUTE exchange ('{ended}', '{{}}', '{wanted}', 'nobody', 1e6)"

@@ -76,13 +76,14 @@ class Host:
         What it raises is for the worker's log and for Flower.
         """
         settlement = self._living().run(lambda: self._take(id))
+        if settlement is not None and settlement.state is State.SUCCEEDED:
+            return
         exceptions = load("celery.exceptions")
         if settlement is None:
             raise exceptions.Ignore
         if settlement.state is State.QUEUED:
             raise exceptions.Retry(settlement.reason or "put back", when=settlement.delay)
-        if settlement.state is not State.SUCCEEDED:
-            raise NotSucceeded(f"{settlement.state}: {settlement.reason}")
+        raise NotSucceeded(f"{settlement.state}: {settlement.reason}")
 
     def _new_life(self) -> "Life":
         return Life(self._app, *self._begin, told=None if self._word is None else self._word[0])

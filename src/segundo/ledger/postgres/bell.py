@@ -20,6 +20,7 @@ from segundo.ledger.postgres.connecting import Connect, Connection
 logger = logging.getLogger("segundo.ledger")
 
 SHORTEST_PAUSE = 0.01  # seconds between two rings of one process
+OF_CHANGES = 0.05  # the same, where nobody has anything to do: each ring wakes every process of the ledger
 LOOK_EVERY = 5.0  # seconds after which it looks, though nobody rang
 AGAIN = 1.0  # seconds until a session that broke is made anew
 
@@ -28,6 +29,7 @@ CHANGED, CLAIMABLE, CANCELS = "changed", "claimable", "cancels"
 EVERYTHING = frozenset({CHANGED, CLAIMABLE, CANCELS})
 Words = frozenset[str]
 NOTHING: Words = frozenset()
+JUST_CHANGED: Words = frozenset({CHANGED})  # something ended, or said how far it is
 
 
 class Bell(threading.Thread):
@@ -51,7 +53,7 @@ class Bell(threading.Thread):
         """In the writer's thread: something was committed."""
         with self._ringing:
             before, self._to_ring = self._to_ring, self._to_ring | words
-        if not before:
+        if not before or (before == JUST_CHANGED != words):
             self._wake()
 
     def stop(self) -> None:
@@ -95,10 +97,14 @@ class Bell(threading.Thread):
     def _patience(self) -> float:
         if not self._to_ring:
             return LOOK_EVERY
-        return max(0.0, self._rung + SHORTEST_PAUSE - time.monotonic())
+        return max(0.0, self._next_ring - time.monotonic())
+
+    @property
+    def _next_ring(self) -> float:
+        return self._rung + (OF_CHANGES if self._to_ring == JUST_CHANGED else SHORTEST_PAUSE)
 
     def _ring(self, connection: Connection) -> None:
-        if self._to_ring and time.monotonic() >= self._rung + SHORTEST_PAUSE:
+        if self._to_ring and time.monotonic() >= self._next_ring:
             with self._ringing:
                 words, self._to_ring = self._to_ring, NOTHING
             connection.execute("SELECT pg_notify(%s, %s)", (self._channel, " ".join((self._me, *words))))

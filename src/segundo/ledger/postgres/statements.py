@@ -12,15 +12,15 @@ from segundo.record import Record
 ALL = ", ".join(Record._fields)
 
 
-def _each(parameter: str) -> str:
+def each(parameter: str) -> str:
     """A list that comes as one JSON text."""
     return f"ANY (ARRAY(SELECT json_array_elements_text({parameter}::json)))"
 
 
 # In whose order everybody takes locks on several rows: primary key.
-HOLD = f"SELECT id FROM records WHERE id = {_each('%s')} ORDER BY id FOR UPDATE"
+HOLD = f"SELECT id FROM records WHERE id = {each('%s')} ORDER BY id FOR UPDATE"
 # rescue: owned. Before what it is to decide about changes again.
-HOLD_OF = f"SELECT id FROM records WHERE owner = {_each('%s')} ORDER BY id FOR UPDATE"
+HOLD_OF = f"SELECT id FROM records WHERE owner = {each('%s')} ORDER BY id FOR UPDATE"
 # record: who comes second waits, and then finds the first (test_of_two_calls_with_one_key_one_is_live…).
 HOLD_KEYS = """
 SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || name, 0))
@@ -54,7 +54,7 @@ LINK = "INSERT INTO links (before, after, on_failure) VALUES (%s, %s, %s) ON CON
 
 # forget (k): primary key. Only what never ran; what nobody holds was recorded outside a request.
 FORGET = f"""
-DELETE FROM records WHERE id = {_each("%(ids)s")} AND claim = 0
+DELETE FROM records WHERE id = {each("%(ids)s")} AND claim = 0
     AND (state = 'waiting' AND owner = %(owner)s OR state = 'cancelled'
          OR NOT %(held)s AND state IN ('waiting', 'queued') AND owner IS NULL)
 RETURNING id
@@ -68,7 +68,7 @@ SELECT DISTINCT same_as FROM records, forgotten WHERE same_as = ANY (ids) AND id
 # BEGIN), so there is nothing to write over.
 FORGOTTEN = "SELECT %s::float8"
 # forget: links_by_after.
-FORGET_LINKS = f"DELETE FROM links WHERE after = {_each('%s')}"
+FORGET_LINKS = f"DELETE FROM links WHERE after = {each('%s')}"
 
 # An owner that is only to be checked: no index serves this. That of all who own is long where many just did,
 # and their entries are not yet vacuumed.
@@ -79,13 +79,13 @@ _FREED = """owner = NULL, run_at = greatest(run_at, {now}::float8),
             THEN 'waiting' ELSE 'queued' END"""
 RELEASE = f"""
 UPDATE records SET {_FREED.format(now="%s")}
-WHERE id = {_each("%s")} AND {_OWNED_BY} %s AND state = 'waiting'
+WHERE id = {each("%s")} AND {_OWNED_BY} %s AND state = 'waiting'
 """
 
 # start (b and d at once): primary key; links_by_after. The owner stays: of its request, then of its attempt.
 START = f"""
 UPDATE records SET state = 'running', claim = claim + 1, started_at = %(now)s
-WHERE id = {_each("%(ids)s")} AND {_OWNED_BY} %(owner)s AND state = 'waiting' AND run_at <= %(now)s
+WHERE id = {each("%(ids)s")} AND {_OWNED_BY} %(owner)s AND state = 'waiting' AND run_at <= %(now)s
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
 """
 # claim: claimable (suspects), one seek for each queue that has something queued.
@@ -128,9 +128,9 @@ CLAIM_SUSPECT = _lanes("crashes > 0")
 # has it: nobody would ask for it a second time.
 CLAIM_IDS = f"""
 WITH taken AS MATERIALIZED (
-    SELECT id FROM records WHERE id = {_each("%(ids)s")}
+    SELECT id FROM records WHERE id = {each("%(ids)s")}
         AND state = 'queued' AND run_at <= %(now)s AND crashes <= 0
-        AND (%(queues)s::text IS NULL OR queue = {_each("%(queues)s")})
+        AND (%(queues)s::text IS NULL OR queue = {each("%(queues)s")})
     ORDER BY priority DESC, run_at, id LIMIT %(limit)s FOR UPDATE)
 UPDATE records SET state = 'running', claim = claim + 1, owner = %(owner)s, started_at = %(now)s
 WHERE id = ANY (ARRAY(SELECT id FROM taken)) AND state = 'queued'
@@ -175,16 +175,16 @@ NEXT_TO_PUBLISH = NEXT_DUE.replace("%(queue)s AND", "%(queue)s AND run_at > %(no
 
 # Whatever makes a record terminal deletes in the same statement what is not to be kept
 # (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept).
-_WIPED = ", ".join(f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried"))
+WIPED = ", ".join(f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried"))
 
 
 def _wiped_unless(going_on: str) -> str:
-    return _WIPED.replace("wipe IS NULL", f"wipe IS NULL OR ({going_on})")
+    return WIPED.replace("wipe IS NULL", f"wipe IS NULL OR ({going_on})")
 
 
 # settle (e), the commonest end, for many at once: primary key.
 SUCCEED = f"""
-UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = %s, {_WIPED}
+UPDATE records SET state = 'succeeded', reason = NULL, owner = NULL, finished_at = %s, {WIPED}
 FROM json_each_text(%s::json) AS mine
 WHERE records.id = mine.key AND records.claim = mine.value::int AND records.state = 'running'
 """
@@ -216,24 +216,24 @@ SELECT 1 FROM records WHERE id = %(id)s AND claim = %(claim)s AND owner IS NULL 
 """
 
 # What a terminal record lets go on (c, i): primary key of links, then primary key, links_by_after.
-FREE = f"DELETE FROM links WHERE before = {_each('%s')} RETURNING before, after, on_failure"
-SUCCESSFUL = f"SELECT id FROM records WHERE id = {_each('%s')} AND state = 'succeeded'"
+FREE = f"DELETE FROM links WHERE before = {each('%s')} RETURNING before, after, on_failure"
+SUCCESSFUL = f"SELECT id FROM records WHERE id = {each('%s')} AND state = 'succeeded'"
 QUEUE_FREED = f"""
 UPDATE records SET state = 'queued', run_at = greatest(run_at, %s::float8)
-WHERE id = {_each("%s")} AND state = 'waiting' AND owner IS NULL
+WHERE id = {each("%s")} AND state = 'waiting' AND owner IS NULL
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
 """
 
 # cancel (i, j): primary key.
 CANCEL = f"""
-UPDATE records SET state = 'cancelled', reason = %s, owner = NULL, finished_at = %s, {_WIPED}
-WHERE id = {_each("%s")} AND state IN ('waiting', 'queued')
+UPDATE records SET state = 'cancelled', reason = %s, owner = NULL, finished_at = %s, {WIPED}
+WHERE id = {each("%s")} AND state IN ('waiting', 'queued')
 RETURNING id
 """
 # The same for what waits, each with what is to be known of it.
 CANCEL_BEHIND = f"""
 UPDATE records SET state = 'cancelled', reason = 'PredecessorFailed', error = doomed.value, owner = NULL,
-    finished_at = %s, {_WIPED}
+    finished_at = %s, {WIPED}
 FROM json_each_text(%s::json) AS doomed
 WHERE records.id = doomed.key AND records.state = 'waiting'
 RETURNING id
@@ -308,16 +308,16 @@ SELECT {ALL} FROM records
 WHERE id < coalesce(%(before)s, '~') AND (%(state)s::text IS NULL OR state = %(state)s)
 ORDER BY id DESC LIMIT %(limit)s
 """
-SELECT_IDS = f"SELECT {ALL} FROM records WHERE id = {_each('%s')} ORDER BY id DESC"
+SELECT_IDS = f"SELECT {ALL} FROM records WHERE id = {each('%s')} ORDER BY id DESC"
 # waits_for: links_by_after, primary key. What was cancelled may have links left to what has not ended.
 WAITS_FOR = f"""
-SELECT after, before FROM links WHERE after = {_each("%s")}
+SELECT after, before FROM links WHERE after = {each("%s")}
     AND EXISTS (SELECT 1 FROM records WHERE id = links.after AND state = 'waiting')
 ORDER BY after, before
 """
 # watch: primary key. A few columns, for it is asked at each commit; who changed is then read whole.
 GLANCE = f"""
-SELECT id, state, claim, owner, cancel_requested, run_at, progress FROM records WHERE id = {_each("%s")}
+SELECT id, state, claim, owner, cancel_requested, run_at, progress FROM records WHERE id = {each("%s")}
 """
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8"
 
@@ -341,7 +341,7 @@ SELECT id, coalesce(length(arguments), 0) + coalesce(length(carried), 0)
 FROM records WHERE id > %(after)s AND (%(ended)s OR finished_at IS NULL) ORDER BY id LIMIT %(limit)s
 """
 # move: links_by_after.
-LINKS = f"SELECT before, after, on_failure FROM links WHERE after = {_each('%s')}"
+LINKS = f"SELECT before, after, on_failure FROM links WHERE after = {each('%s')}"
 # move: every column of each record, in one text.
 INSERT_WHOLE = f"""
 INSERT INTO records ({ALL}) SELECT {ALL} FROM json_populate_recordset(NULL::records, %s::json)
@@ -350,7 +350,7 @@ ON CONFLICT (id) DO NOTHING
 # move: primary key. Which of those that were to be taken in are others, that were here before.
 STRANGERS = f"""
 SELECT id FROM records
-WHERE id = {_each("%(ids)s")} AND owner IS DISTINCT FROM %(holder)s AND state <> 'cancelled'
+WHERE id = {each("%(ids)s")} AND owner IS DISTINCT FROM %(holder)s AND state <> 'cancelled'
 """
 # move (b): owned; links_by_after. What was due keeps its time, and so its place among the others.
 HELD = "SELECT id FROM records WHERE owner = %s AND state = 'waiting' LIMIT %s"
@@ -358,7 +358,7 @@ LET_GO = f"""
 UPDATE records SET owner = NULL,
     state = CASE WHEN EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
             THEN 'waiting' ELSE 'queued' END
-WHERE id = {_each("%s")} AND owner = %s AND state = 'waiting'
+WHERE id = {each("%s")} AND owner = %s AND state = 'waiting'
 """
 # move: primary key. Here it is no more, since it is there.
-DISCARD = f"DELETE FROM records WHERE id = {_each('%s')}"
+DISCARD = f"DELETE FROM records WHERE id = {each('%s')}"

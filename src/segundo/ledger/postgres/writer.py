@@ -8,7 +8,7 @@ asks again.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import psycopg
@@ -17,9 +17,10 @@ from segundo.errors import LedgerMoved
 from segundo.ledger.changes import Change, RecordCalls
 from segundo.ledger.postgres.connecting import Connect, Connection
 from segundo.ledger.postgres.contact import Contact
+from segundo.ledger.postgres.exchange import Exchange
 from segundo.ledger.postgres.transaction import ServerTransaction
 from segundo.ledger.postgres.workers import Workers
-from segundo.ledger.posting import apply, refuse
+from segundo.ledger.posting import Posted, apply, give, refuse
 from segundo.ledger.refused import Refused
 from segundo.ledger.writer import Writer
 
@@ -74,6 +75,7 @@ class ServerWriter(Writer):
         self._tries = 0  # of this batch, which stands in another's way
         self._pause = 0.0  # seconds until the server is tried again; 0: it is there
         self._connection: Connection | None = connection
+        self._prepared: Connection | None = None  # the session that knows the statements of an exchange
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until all that was posted is answered."""
@@ -160,16 +162,72 @@ class ServerWriter(Writer):
                 raise
         except BaseException as error:
             self._undo(connection, changes, error, ending=ending)
-            if connection.closed or isinstance(error, NOT_NOW):
-                self._lose()
-                raise Unreachable(str(error)) from error
+            self._check_session(connection, error)
             raise
         tx.over(committed=True)
         self._refused.drop(forgotten)
         self._workers.renewed()
+        self._is_committed(tx)
+        return results
+
+    # One exchange
+
+    def make_at_once(self, posted: Posted) -> bool:
+        if not self._working.acquire(blocking=False):
+            return False
+        try:
+            return not (self._over or self._stopping) and self._make_here(posted)
+        finally:
+            self._working.release()
+
+    def _make_here(self, posted: Posted) -> bool:
+        batch = [*self._kept.take(), posted]
+        results: Mapping[Change[Any], Any] = {}
+        try:
+            results = self._exchange(batch)
+        except Exception as error:
+            logger.debug("an exchange failed, and what it was for is asked for again: %s", error)
+            for change, _ in batch:
+                change.again = change.in_full = True
+        left = give(results, batch)
+        self._answered()
+        if posted in left:
+            left.remove(posted)
+        if left:
+            self.post(left)
+        return posted[0] in results
+
+    def _exchange(self, batch: Sequence[Posted]) -> Mapping[Change[Any], Any]:
+        changes = [change for change, _ in batch]
+        exchange = Exchange.of(changes)
+        connection = self._connection
+        if exchange is None or connection is None or not self._may_exchange(exchange):
+            return {}
+        try:
+            if self._prepared is not connection:
+                Exchange.prepare(connection)
+                self._prepared = connection
+            made = exchange.make(connection, self._workers, None if self._clock is None else self._clock())
+        except BaseException as error:
+            self._undo(connection, changes, error, ending=True)
+            self._check_session(connection, error)
+            raise
+        self._contact.made(made.now)
+        self._is_committed(self._transaction(connection, made.now))
+        results = made.results()
+        for change in changes:
+            change.in_full = change not in results
+        return results
+
+    def _may_exchange(self, exchange: Exchange) -> bool:
+        """Whether there is nothing that a transaction has to begin with just now."""
+        if self._needed or self._pause:
+            return False
+        return not exchange.claims or exchange.owner in self._workers.ids
+
+    def _is_committed(self, tx: ServerTransaction) -> None:
         self.commits += 1
         self._committed(tx)
-        return results
 
     def _begin(self, connection: Connection) -> ServerTransaction:
         try:
@@ -182,6 +240,9 @@ class ServerWriter(Writer):
         if self._pause:
             logger.info("the ledger's server is back")
             self._pause = 0.0
+        return self._transaction(connection, now)
+
+    def _transaction(self, connection: Connection, now: float) -> ServerTransaction:
         return ServerTransaction(
             connection,
             now if self._clock is None else self._clock(),
@@ -189,8 +250,15 @@ class ServerWriter(Writer):
             may_rescue=self._contact.lasts(self._contact_needed),
         )
 
+    def _check_session(self, connection: Connection, error: BaseException) -> None:
+        """Raise Unreachable if it is of no more use."""
+        if connection.closed or isinstance(error, NOT_NOW):
+            self._lose()
+            raise Unreachable(str(error)) from error
+
+    @staticmethod
     def _undo(
-        self, connection: Connection, changes: Sequence[Change[Any]], error: BaseException, *, ending: bool
+        connection: Connection, changes: Sequence[Change[Any]], error: BaseException, *, ending: bool
     ) -> None:
         """Whatever failed: nothing is left open. Only a COMMIT without an answer may have been one."""
         answered = isinstance(error, psycopg.Error) and error.sqlstate is not None
