@@ -54,6 +54,6 @@ async def test_a_beat_while_a_call_is_being_released_does_not_make_it_run_twice(
 
 def a_beat_is_being_written(segundo: Segundo) -> bool:
     """Whether a beat is under way, and in the writer's hands: nothing else claims here."""
-    runtime = segundo._runtime
+    runtime = segundo._life.runtime
     assert runtime is not None
     return runtime._embedded._claiming.locked() and runtime.ledger._writer._posted.empty()

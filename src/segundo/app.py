@@ -1,11 +1,8 @@
 """`Segundo(app)`: where the parts are joined."""
 
-import asyncio
-import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
@@ -23,13 +20,14 @@ from segundo.calls import Calls
 from segundo.child_tasks import ChildTasks
 from segundo.context import Home
 from segundo.dependencies import ATTEMPT, Dependencies
-from segundo.edge import Edge, check_loop, from_test_client
+from segundo.edge import Edge
 from segundo.errors import ConfigurationError, LedgerUnavailable
 from segundo.executors.celery.host import Host
 from segundo.executors.celery.routes import Routes
 from segundo.handle import Handle, Origin
 from segundo.ledger import Ledger, Settlement
 from segundo.ledger.sqlite import MEMORY
+from segundo.life import Life
 from segundo.names import Names
 from segundo.record import Call, Record
 from segundo.request import Keeper, RequestTasks
@@ -37,8 +35,6 @@ from segundo.runtime import InlineRuntime, Runtime, of_tests
 from segundo.settings import settings
 from segundo.status import Status
 from segundo.task import Task
-
-logger = logging.getLogger("segundo")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,8 +103,8 @@ class Segundo:
         )
         caller = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # cheaper than inspect, as logging has it
         maker = caller.f_globals.get("__name__", "__main__")
-        self._state: Mapping[str, Any] = {}  # what the lifespan yields
-        self._dependencies = Dependencies(app, lambda: self._state)
+        self._life = Life(self._make_runtime)
+        self._dependencies = Dependencies(app, lambda: self._life.state)
         self.routes = Routes(queues or {}, self.settings.broker)
         self._names = Names(
             [maker] if modules is None else modules,
@@ -118,29 +114,25 @@ class Segundo:
         )
         self._carry = dict(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
-        self._runtime: Runtime | None = None
-        self._starting: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
-        self._testing = False
-        self._watched = False
-        self._status = Status.of(status, self._started, cancel=cancel)
+        self._status = Status.of(status, self._life.started, cancel=cancel)
         if self._status is not None:
             asgi.add_routes(app, self._status.router)
         if isinstance(app, Starlette):
-            app.router.lifespan_context = asgi.within(app.router.lifespan_context, self._lifespan)
+            app.router.lifespan_context = asgi.within(app.router.lifespan_context, self._life.lifespan)
             app.state.segundo = self
         self._place = seam.install(app, self, inject=inject)
         edge = partial(
             Edge,
             place=self._place,
             root=lambda: getattr(app, "root_path", ""),  # FastAPI's own, which it prefers to the server's
-            begin=self._watch,
-            up=self._up,
-            drain=self._drain,
-            down=self._close,
+            begin=self._life.watch,
+            up=self._life.up,
+            drain=self._life.drain,
+            down=self._life.close,
         )
         self._entrance = asgi.put_around(app, edge)
         self.routes.serve(
-            Host(self._entrance, become=self._run_by_message, begin=self._started, take=self._take)
+            Host(self._entrance, become=self._run_by_message, begin=self._life.started, take=self._take)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -162,9 +154,9 @@ class Segundo:
     @property
     def ledger(self) -> Ledger:
         """The open ledger. Raises LedgerUnavailable before the app has started."""
-        if self._runtime is None:
+        if self._life.runtime is None:
             raise LedgerUnavailable("the ledger is opened when the app starts; it has not")
-        return self._runtime.ledger
+        return self._life.runtime.ledger
 
     @overload
     async def submit(
@@ -179,7 +171,7 @@ class Segundo:
         wait for, and LedgerUnavailable if the ledger does not take it in time.
         """
         _, call = self._calls.must(func, args, kwargs)
-        runtime = await self._started()
+        runtime = await self._life.started()
         records = await runtime.record([call._replace(held=False)])
         await runtime.begin(records)
         handle: Handle[Any] = Handle(records[0].id)
@@ -188,7 +180,7 @@ class Segundo:
 
     async def find(self, id: str) -> Record | None:
         """The record with this id as it stands in the ledger; None if there is none, or not any more."""
-        return await (await self._started()).find(id)
+        return await (await self._life.started()).find(id)
 
     @overload
     def handle(self, id: str, func: Callable[..., Coroutine[Any, Any, R]], /) -> Handle[R]: ...
@@ -202,14 +194,14 @@ class Segundo:
         `func`, the function that was called, is for type checkers: `await seg.handle(id, send).result()` is
         what `send` returns. The record itself says what ran.
         """
-        return Handle(id, Origin(Starting(self._started), over=True))
+        return Handle(id, Origin(Starting(self._life.started), over=True))
 
     async def cancel(self, id: str) -> Record:
         """Cancel the record with this id if it does not run yet, or ask the attempt that runs to end.
 
         As `Handle.cancel`, from any process of the ledger. Raises UnknownRecord, LedgerUnavailable.
         """
-        return await (await self._started()).cancel(id)
+        return await (await self._life.started()).cancel(id)
 
     def run_only(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> None:
         """Make this process a worker, before the app starts: which queues it runs (None: all), and how many
@@ -219,7 +211,7 @@ class Segundo:
         Raises ConfigurationError once the app has started, for a ledger that is in memory, and where Celery
         workers run all queues and none is named.
         """
-        if self._runtime is not None:
+        if self._life.runtime is not None:
             raise ConfigurationError("this app has started already: what it runs is settled before")
         if self.settings.ledger == MEMORY:
             raise ConfigurationError(
@@ -242,17 +234,25 @@ class Segundo:
         """
         return self.routes.celery
 
+    def _make_runtime(self, testing: bool) -> Runtime:
+        make = of_tests()
+        if make is None:
+            inline = testing or self.settings.ledger == MEMORY
+            make = InlineRuntime if inline else partial(Runtime, routes=self.routes)
+        home = Home(self.app, self._calls.must, self._dependencies.call)
+        return make(self.settings, self._names, home, self._carry)
+
     def _run_by_message(self) -> None:
         self.settings = self.settings.changed("Celery worker", by_message=True)
 
     def _take(self, id: str) -> Settlement | None:
-        assert self._runtime is not None  # it has begun
-        return self._runtime.take(id)
+        assert self._life.runtime is not None  # it has begun
+        return self._life.runtime.take(id)
 
     async def leave(self) -> None:
         """Say that this process is about to end: what runs here then goes to others, and counts no crash."""
-        if self._runtime is not None:
-            await self._runtime.ledger.leave(self._runtime.owner)
+        if self._life.runtime is not None:
+            await self._life.runtime.ledger.leave(self._life.runtime.owner)
 
     # The desk of the request side
 
@@ -271,125 +271,19 @@ class Segundo:
         return ChildTasks if ATTEMPT in scope else AttachedTasks
 
     def keeper(self, scope: Scope) -> Keeper:
-        return self._serving(scope) or Starting(lambda: self._started(scope))
-
-    # Life
+        return self._life.serving(scope) or Starting(lambda: self._life.started(scope))
 
     def begin(self, request: Any) -> RequestTasks | ChildTasks | None:
         """The request side of a request or WebSocket; None while no runtime serves it."""
         if ATTEMPT in request.scope:
             return ChildTasks()
-        runtime = self._serving(request.scope)
+        runtime = self._life.serving(request.scope)
         return None if runtime is None else RequestTasks(self, runtime, live=_is_live(request))
 
     async def start(self, request: Any) -> RequestTasks:
         """Start the runtime that the lifespan did not, and begin the request side."""
-        runtime = await self._started(request.scope)
+        runtime = await self._life.started(request.scope)
         return RequestTasks(self, runtime, live=_is_live(request))
-
-    def _watch(self, scope: Scope) -> None:
-        """The app starts up by the lifespan protocol: claiming waits for its end."""
-        self._watched = True
-        self._state = scope.get("state", {})
-        self._testing = self._testing or from_test_client(scope)
-
-    async def _started(self, scope: Scope | None = None) -> Runtime:
-        """The runtime of this loop; started now, with a word about it, if the app's lifespan did not."""
-        if self._serving(scope) is None:
-            async with self._turn_to_start():
-                if self._serving(scope) is None:
-                    await self._start_late(serve=scope is not None)
-        assert self._runtime is not None
-        return self._runtime
-
-    def _turn_to_start(self) -> asyncio.Lock:
-        """One start at a time. A lock is bound to the loop where two first met at it, and in tests one loop
-        follows another."""
-        check_loop()
-        loop = asyncio.get_running_loop()
-        if self._starting is None or self._starting[0] is not loop:
-            self._starting = loop, asyncio.Lock()
-        return self._starting[1]
-
-    def _serving(self, scope: Scope | None) -> Runtime | None:
-        if scope is not None and from_test_client(scope):
-            self._testing = True
-        runtime = self._runtime
-        if runtime is None or not runtime.serves(testing=self._testing):
-            return None
-        return runtime if scope is None or self._watched or runtime.started else None
-
-    async def _start_late(self, *, serve: bool) -> None:
-        """Open what the lifespan has not opened, or not yet: a start-up may submit before it comes to us.
-
-        Only a request also begins to claim, and only if nobody will say when the start-up is over: a script
-        that submits calls and ends shall not take them with it.
-        """
-        if self._runtime is not None and not self._runtime.serves(testing=self._testing):
-            runtime, self._runtime = self._runtime, None
-            await runtime.abandon()
-        if self._runtime is None:
-            self._runtime = await self._open()
-        if serve and not self._watched:
-            self._runtime.start_without_lifespan()
-            await self._claim()
-
-    async def _open(self) -> Runtime:
-        check_loop()
-        make = of_tests()
-        if make is None:
-            inline = self._testing or self.settings.ledger == MEMORY
-            make = InlineRuntime if inline else partial(Runtime, routes=self.routes)
-        home = Home(self.app, self._calls.must, self._dependencies.call)
-        runtime = make(self.settings, self._names, home, self._carry)
-        await runtime.open()
-        self.settings.log()
-        _tell(f"ledger {runtime.ledger.name}{' (test mode: calls run inline)' if runtime.inline else ''}")
-        return runtime
-
-    async def _up(self) -> None:
-        """After the whole start-up: open what a lifespan has not that was put in the place of ours; claim."""
-        runtime = await self._started()
-        runtime.in_lifespan = True
-        await self._claim()
-
-    async def _claim(self) -> None:
-        """Begin to run records."""
-        if self._runtime is not None:
-            await self._runtime.start()
-
-    async def _drain(self) -> None:
-        """Before anything else shuts down: claim no more, and let what runs end."""
-        if self._runtime is not None:
-            await self._runtime.stop()
-
-    async def _close(self) -> None:
-        if self._runtime is not None:
-            await self._drain()
-            runtime, self._runtime = self._runtime, None
-            await runtime.close()
-        self._watched = False  # the next start may be another's, as in tests
-
-    @asynccontextmanager
-    async def _lifespan(self, _: object) -> AsyncGenerator[None]:
-        runtime = await self._started()
-        runtime.in_lifespan = True
-        if not self._watched:
-            await (
-                self._claim()
-            )  # an outer app entered this lifespan itself, and does not say when it has started
-        try:
-            yield
-        finally:
-            await self._close()
-
-
-def _tell(line: str) -> None:
-    """Say it where it is seen: most servers set up no logging but their own."""
-    if logger.hasHandlers():
-        logger.info(line)
-    else:
-        print(f"Segundo: {line}", file=sys.stderr)  # noqa: T201  # there is no logging to say it through
 
 
 def _is_live(request: Any) -> bool:

@@ -60,7 +60,7 @@ class Runtime:
         self.owner = secrets.token_hex(8)
         self.ledger = self._make_ledger(settings)
         self._loop = asyncio.get_running_loop()
-        self._settings = settings
+        self.settings = settings
         self._threads = Threads(max(settings.concurrency, 1))
         self._request_threads = Threads(IN_PROCESS_THREADS, name="segundo-in-process")
         self._runner = self._make_runner(names, home, carry)
@@ -90,11 +90,11 @@ class Runtime:
     def _make_relays(self, routes: Routes | None) -> Sequence[Relay]:
         if routes is None:
             return ()
-        pause = STAND_IN_PAUSE if self._settings.by_message else RELAY_PAUSE
+        pause = STAND_IN_PAUSE if self.settings.by_message else RELAY_PAUSE
         return [Relay(self.ledger, route, pause=pause) for route in routes]
 
     def _make_executor(self, routes: Routes | None) -> Embedded:
-        settings = self._settings
+        settings = self.settings
         if settings.by_message:
             return ByMessage(self.ledger, self.owner, self._runner, later=self._look_in)
         here = Share(settings.queues) if settings.queues is not None or routes is None else routes.here
@@ -123,7 +123,7 @@ class Runtime:
         """
         assert isinstance(self._embedded, ByMessage)
         await self._leave()
-        await self._embedded.wind_down(self._settings.grace)
+        await self._embedded.wind_down(self.settings.grace)
 
     def serves(self, *, testing: bool) -> bool:
         """Whether requests of the running loop, and of this mode, may use this runtime."""
@@ -148,7 +148,7 @@ class Runtime:
                 asyncio.create_task(self._repeat(RESCUE_EVERY, self._rescue), name="segundo-rescue"),
                 asyncio.create_task(self._repeat(PRUNE_EVERY, self._prune), name="segundo-prune"),
             ]
-            if self._settings.freeze:
+            if self.settings.freeze:
                 collector.spare()
 
     def start_without_lifespan(self) -> None:
@@ -165,7 +165,7 @@ class Runtime:
         await self._leave()  # first, so that what a kill cuts off during the grace is not counted as a crash
         await self._finish_late()
         self._hand_over()
-        await self._embedded.stop(grace=self._settings.grace)
+        await self._embedded.stop(grace=self.settings.grace)
         for relay in self._relays:
             await relay.stop()
 
@@ -179,7 +179,7 @@ class Runtime:
         if not self._left:
             self._left = True
             with suppress(LedgerError, TimeoutError):
-                async with asyncio.timeout(self._settings.record_timeout):
+                async with asyncio.timeout(self.settings.record_timeout):
                     await self.ledger.leave(self.owner)
 
     async def close(self) -> None:
@@ -262,7 +262,7 @@ class Runtime:
     async def _finish_late(self) -> None:
         loop = asyncio.get_running_loop()
         if late := [task for task in self._late if task.get_loop() is loop]:
-            await asyncio.wait(late, timeout=self._settings.grace)
+            await asyncio.wait(late, timeout=self.settings.grace)
 
     def in_thread(self, function: Callable[[], Any]) -> Awaitable[Any]:
         """Call what a request runs in process in a thread that serves no requests."""

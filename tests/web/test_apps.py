@@ -227,7 +227,7 @@ async def test_a_lifespan_that_nobody_runs_is_made_up_for_at_the_first_request_a
         for count in (2, 4):
             assert (await client.post("/")).status_code == 200
             await ended(count)
-    await app.state.segundo._close()
+    await app.state.segundo._life.close()
     (warning,) = messages(caplog)
     assert "the app's lifespan did not run" in warning
 

@@ -222,7 +222,7 @@ async def test_a_second_cancel_does_not_disturb_the_cleanup(segundo: Segundo) ->
 
 def heard(segundo: Segundo) -> bool:
     """Whether all that was asked for until now has been looked at."""
-    runtime = segundo._runtime
+    runtime = segundo._life.runtime
     assert runtime is not None
     executor = runtime._embedded
     return not executor._asked.is_set() and not executor._claiming.locked()
@@ -239,7 +239,7 @@ async def test_a_cancel_while_the_next_attempt_is_waited_for_is_at_once(segundo:
 @pytest.mark.parametrize("function", [sleeps, looks, in_a_session])
 async def test_what_is_cancelled_before_its_first_step_never_begins(segundo: Segundo, function: Any) -> None:
     handle = await segundo.submit(function.options(delay=3600))
-    runtime = segundo._runtime
+    runtime = segundo._life.runtime
     assert runtime is not None
     attempt = runtime._runner.attempt(handle.record.claimed("me", 0))
     attempt.stop(Stop.CANCELLED)

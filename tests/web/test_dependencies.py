@@ -503,7 +503,7 @@ async def test_it_is_rolled_back_when_the_task_is_cancelled_and_when_the_app_sto
         handle = await segundo.submit(waits_for_ever)
         await wait_until_async(lambda: "waits" in events())
         await segundo.ledger.cancel(str(handle.id))
-        (attempt,) = segundo._runtime._embedded._running.values()  # the beat would tell it, in a while
+        (attempt,) = segundo._life.runtime._embedded._running.values()  # the beat would tell it, in a while
         attempt.stop(package.runner.Stop.CANCELLED)
         assert [row["state"] for row in await ended(1)] == ["cancelled"]
         await segundo.submit(waits_for_ever)

@@ -71,7 +71,7 @@ async def test_an_app_starts_runs_its_tasks_and_stops_whichever_way_it_says_so(
         async with running(app) as client:
             await client.post("/")
             await ended(count)
-        assert segundo._runtime is None, "the ledger is closed again"
+        assert segundo._life.runtime is None, "the ledger is closed again"
     assert events() == ["starts", "task", "stops"] * 2
     assert messages(caplog) == []
 

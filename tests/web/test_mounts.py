@@ -176,7 +176,7 @@ async def test_an_app_whose_parent_has_no_segundo_and_runs_no_lifespan_of_it_sta
         for number in range(2):
             assert (await client.post("/below/")).json() == "segundo.request"
             await ended(number + 1)
-    await seg._close()
+    await seg._life.close()
     (warning,) = messages(caplog)
     assert "the app's lifespan did not run" in warning
     assert events() == ["parent", "below", "below"]

@@ -144,7 +144,7 @@ async def test_an_attempt_leaves_no_report_behind(segundo: Segundo) -> None:
     await wait_until_async(progress)
     gate.set()
     await ended(1)
-    runtime = segundo._runtime
+    runtime = segundo._life.runtime
     assert runtime is not None
     assert runtime._runner._reports._reports == {}
     await wait_until_async(lambda: not [task for task in asyncio.all_tasks() if "Reports" in repr(task)])
