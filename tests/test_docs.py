@@ -280,6 +280,15 @@ def test_the_tree_shows_every_source_file_once_and_no_other() -> None:
     assert sorted(shown) == sources
 
 
+def test_every_file_that_the_architecture_speaks_of_is_there() -> None:
+    text, _, _ = ARCHITECTURE.read_text().partition("## What differs from the first design")
+    named = set(re.findall(r"`([\w/]+\.(?:py|sql|md))`", text))
+    files = [
+        path.as_posix() for part in ("src", "bench", "tests", "docs") for path in (ROOT / part).rglob("*")
+    ]
+    assert [name for name in named if not any(file.endswith(f"/{name}") for file in files)] == []
+
+
 def test_the_table_of_states_is_the_one_in_the_code() -> None:
     shown = [tuple(row[:3]) for row in rows(ARCHITECTURE, "| | from | to |")]
     assert shown == [(row.letter, row.source or "–", row.target or "gone") for row in TRANSITIONS]

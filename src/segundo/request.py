@@ -28,9 +28,7 @@ class Phase(IntEnum):
     OPEN = 0  # calls are collected
     RECORDED = 1  # the response may go out; later calls are recorded on the next turn of the loop
     RELEASED = 2  # the request is over; later calls are recorded and released on the next turn of the loop
-    DROPPED = (
-        3  # the endpoint failed, or the ledger could not record: its calls are forgotten, as FastAPI does
-    )
+    DROPPED = 3  # the endpoint failed, or the ledger could not record: as in FastAPI, its calls are forgotten
 
 
 LATE = (Phase.RECORDED, Phase.RELEASED)  # a call that comes now is recorded on the next turn of the loop

@@ -1,7 +1,7 @@
 """The HTTP API of records, and the 202 answer that points to it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import aclosing, contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,10 +25,7 @@ Started = Callable[[Scope], Awaitable[Runtime]]
 
 EVENTS = "text/event-stream"
 UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # the second is nginx's
-PAUSE = (
-    15.0  # seconds without a change until a line says that there is none, and a client that left is noticed
-)
-UNKNOWN = "no record has this id"
+PAUSE = 15.0  # seconds without a change until a line says so; only then is a client that left noticed
 
 
 class ProgressView(BaseModel, frozen=True):
@@ -94,14 +91,13 @@ class Status:
         return None
 
     def __init__(self, status: str | APIRouter, started: Started, cancel: params.Depends | None) -> None:
-        own = isinstance(status, APIRouter)
-        self.router = (
-            status if isinstance(status, APIRouter) else APIRouter(prefix=_prefix(status), tags=["tasks"])
-        )
+        if isinstance(status, str):
+            status = APIRouter(prefix=_prefix(status), tags=["tasks"])
+        self.router = status
         if not self.router.prefix:
             raise ConfigurationError("status=APIRouter(…) needs a prefix=…: without one it would take /{id}")
         # Only the app's own dependencies can say who may read more than the state.
-        self._view: type[RecordView] = RecordDetail if own and self.router.dependencies else RecordView
+        self._view: type[RecordView] = RecordDetail if self.router.dependencies else RecordView
         self._started = started
         self.router.add_api_route(
             "/{id}",
@@ -147,14 +143,12 @@ class Status:
         )
 
     async def _get(self, id: str, request: Request) -> RecordView:
-        record = await self._find(request.scope, id)
-        if record is None:
-            raise HTTPException(404, UNKNOWN)
-        return await self.view(record, request.scope)
+        with _asking():
+            return await self.view(await self._known(request.scope, id), request.scope)
 
     async def _events(self, id: str, request: Request) -> StreamingResponse:
-        if await self._find(request.scope, id) is None:
-            raise HTTPException(404, UNKNOWN)
+        with _asking():
+            await self._known(request.scope, id)
         return StreamingResponse(self._stream(id, request), media_type=EVENTS, headers=UNBUFFERED)
 
     async def _stream(self, id: str, request: Request) -> AsyncGenerator[str]:
@@ -172,19 +166,19 @@ class Status:
                         yield ": still there\n\n"
 
     async def _cancel(self, id: str, request: Request, response: Response) -> RecordView:
-        try:
+        with _asking():
             record = await (await self._started(request.scope)).cancel(id)
-        except UnknownRecord:
-            raise HTTPException(404, UNKNOWN) from None
-        except LedgerError as error:
-            raise HTTPException(
-                503, "the ledger could not be asked, try again", {"Retry-After": RETRY_AFTER}
-            ) from error
-        if record.state is State.RUNNING:
-            response.status_code = 202
-        elif record.state is not State.CANCELLED:
-            raise HTTPException(409, f"it has ended already: {record.state}")
-        return await self.view(record, request.scope)
+            if record.state is State.RUNNING:
+                response.status_code = 202
+            elif record.state is not State.CANCELLED:
+                raise HTTPException(409, f"it has ended already: {record.state}")
+            return await self.view(record, request.scope)
+
+    async def _known(self, scope: Scope, id: str) -> Record:
+        record = await self._find(scope, id)
+        if record is None:
+            raise UnknownRecord(id)
+        return record
 
     async def _find(self, scope: Scope, id: str) -> Record | None:
         return await (await self._started(scope)).find(id)
@@ -243,6 +237,18 @@ class Accepted(JSONResponse):
         self.headers["content-length"] = str(len(self.body))
         self.headers["location"] = self._status.location(scope, record.same_as or record.id)
         await super().__call__(scope, receive, send)
+
+
+@contextmanager
+def _asking() -> Generator[None]:
+    """Answers in the ledger's place: 404 for what it does not know, 503 where it cannot be asked."""
+    try:
+        yield
+    except UnknownRecord:
+        raise HTTPException(404, "no record has this id") from None
+    except LedgerError as error:
+        again = {"Retry-After": RETRY_AFTER}
+        raise HTTPException(503, "the ledger could not be asked, try again", again) from error
 
 
 def _prefix(status: str) -> str:

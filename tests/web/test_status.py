@@ -210,6 +210,17 @@ async def test_the_address_leads_through_the_app_that_it_is_mounted_in() -> None
         assert (await client.get(location)).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/tasks/{id}", "/tasks/{id}/events"])
+async def test_a_ledger_that_cannot_be_asked_is_a_503_and_no_unknown_record(path: str) -> None:
+    app = app_that(accepts)
+    async with running(app) as client:
+        id = (await client.post("/")).json()["id"]
+        await ended(1)
+        await app.state.segundo.ledger.close()
+        answer = await client.get(path.format(id=id))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
 # What cannot be accepted
 
 
