@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 
 from bench import brokers, machine
-from bench.delay import CONNECTIONS
 from bench.errors import BenchError
 from bench.far import Link, far_broker, link
 from bench.figures import estimate, percentile
@@ -19,6 +18,7 @@ from bench.sides import Sides
 from scripts.services import Service
 
 SHARE, ALLOWANCE, WITHIN = 0.9, 5.0, 20.0  # of normal's rate; ms; seconds
+CONNECTIONS = 32
 PAUSE = 2.0  # seconds after a change of the broker, until it is measured
 STATES = ("normal", "refusing", "dropping packets")
 PUBLISHED = "state = 'queued' AND published_until IS NULL AND owner IS NULL"

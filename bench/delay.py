@@ -22,7 +22,7 @@ from scripts.services import Service
 
 LIMIT = 2.0
 BEHIND = 5.0  # seconds
-CONNECTIONS = 32
+CONNECTIONS = 64
 LAG = """SELECT coalesce(extract(epoch FROM clock_timestamp()) - min(run_at), 0) FROM records
 WHERE queue = 'default' AND state = 'queued' AND crashes = 0 AND published_until IS NULL"""
 
@@ -40,6 +40,7 @@ class Run:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", choices=brokers.BROKERS, default="redis")
     parser.add_argument("--endpoint", choices=("async", "def"), default="async")
+    parser.add_argument("--connections", type=int, default=CONNECTIONS, help=f"default {CONNECTIONS}")
     parser.add_argument("--seconds", type=float, help="of load through Segundo (default 60; 3 with --quick)")
     parser.add_argument(
         "--beside", type=float, help="seconds of load on `.delay()` (default 15; 3 with --quick)"
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
         brokers.serving(brokers.make_broker(options.broker, directory)) as broker,
         brokers.serving(brokers.make_postgres(directory)) as postgres,
     ):
-        bench = DelayBench(broker, postgres, directory, options.endpoint)
+        bench = DelayBench(broker, postgres, directory, options.endpoint, options.connections)
         theirs = bench.measure("stock", beside)
         progress(f".delay(): {theirs.rate:,.0f} requests/s")
         ours = bench.measure("segundo", seconds)
@@ -63,11 +64,14 @@ def run(options: argparse.Namespace, sides: Sides, directory: Path) -> Report:
 
 
 class DelayBench:
-    def __init__(self, broker: Service, postgres: Service, directory: Path, endpoint: str) -> None:
+    def __init__(
+        self, broker: Service, postgres: Service, directory: Path, endpoint: str, connections: int
+    ) -> None:
         self._broker = broker
         self._postgres = postgres
         self._directory = directory
         self._endpoint = endpoint
+        self._connections = connections
 
     def measure(self, side: str, seconds: float) -> Run:
         environ = brokers.environ(side, self._broker.url(), self._postgres.url())
@@ -89,7 +93,7 @@ class DelayBench:
         for name, service in (("broker", self._broker), ("ledger", self._postgres)):
             who[name] = lambda pid=service.pid: machine.cpu_seconds_below(pid)
         used = {name: of() for name, of in who.items()}
-        counted = app.load(f"/{self._endpoint}", seconds=seconds, warmup=1.0, connections=CONNECTIONS)
+        counted = app.load(f"/{self._endpoint}", seconds=seconds, warmup=1.0, connections=self._connections)
         if set(counted["statuses"]) != {"200"}:
             raise BenchError(f"answers {counted['statuses']}, not 200 alone")
         return Run(
@@ -152,10 +156,10 @@ def _report(
         "",
         f"{'An `async def`' if options.endpoint == 'async' else 'A `def`'} endpoint with one task for "
         f"Celery over {options.broker}{', publisher confirms on' if options.broker == 'rabbitmq' else ''}; "
-        f"flat out, {CONNECTIONS} connections: {lengths[0]:g} s through Segundo (PostgreSQL ledger, commits "
-        f"on disk, the relay in the same process), {lengths[1]:g} s by Celery's own `.delay()`. A process "
-        "stands for workers elsewhere: it takes all messages from the broker, and claims and settles in the "
-        "ledger, in bulk, every 50 ms; every call went out. All of it shares the machine; CPU is in "
+        f"flat out, {options.connections} connections: {lengths[0]:g} s through Segundo (PostgreSQL ledger, "
+        f"commits on disk, the relay in the same process), {lengths[1]:g} s by Celery's own `.delay()`. A "
+        "process stands for workers elsewhere: it takes all messages from the broker, and claims and settles "
+        "in the ledger, in bulk, every 50 ms; every call went out. All of it shares the machine; CPU is in "
         f"microseconds a request. This is one run of several. {versions}; "
         f"{machine.packages(machine.WITH_BROKER)}.",
     )

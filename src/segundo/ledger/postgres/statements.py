@@ -88,13 +88,15 @@ UPDATE records SET state = 'running', claim = claim + 1, started_at = %(now)s
 WHERE id = {each("%(ids)s")} AND {_OWNED_BY} %(owner)s AND state = 'waiting' AND run_at <= %(now)s
     AND NOT EXISTS (SELECT 1 FROM links WHERE links.after = records.id)
 """
-# claim: claimable (suspects), one seek for each queue that has something queued.
+# claim: claimable (suspects), one seek for each queue that has something queued. From the index's end, where
+# the new ones are: at its beginning lie all that were claimed since the last vacuum.
 QUEUES = """
 WITH RECURSIVE names (queue) AS (
-    (SELECT queue FROM records WHERE state = 'queued' AND crashes = 0 ORDER BY queue LIMIT 1)
+    (SELECT queue FROM records WHERE state = 'queued' AND crashes = 0
+     ORDER BY queue DESC, priority DESC, run_at DESC LIMIT 1)
     UNION ALL
-    SELECT (SELECT queue FROM records WHERE state = 'queued' AND crashes = 0 AND queue > names.queue
-            ORDER BY queue LIMIT 1)
+    SELECT (SELECT queue FROM records WHERE state = 'queued' AND crashes = 0 AND queue < names.queue
+            ORDER BY queue DESC, priority DESC, run_at DESC LIMIT 1)
     FROM names WHERE names.queue IS NOT NULL
 )
 SELECT queue FROM names WHERE queue IS NOT NULL
