@@ -1,8 +1,9 @@
 """A move from one ledger to another: all arrives as it was, and runs once, wherever it is broken off."""
 
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 import pytest
 
@@ -12,7 +13,8 @@ from segundo.ledger.moving import Move
 from segundo.ledger.written import WrittenLedger
 from segundo.record import Record, State, Wipe
 from tests.ledger.conftest import STORES, Make
-from tests.ledger.suite import Stage, after, call, settlement, states
+from tests.ledger.suite import SQLiteStore, Stage, after, call, settlement, states
+from tests.support import ledger_rows
 
 KINDS = ("sqlite", "postgres")
 PAIRS = [
@@ -246,6 +248,68 @@ async def test_a_live_record_with_the_same_key_is_named_and_the_move_goes_on_whe
     await places.new.ledger.cancel(there.id)
     assert await places.move() == 1
     assert places.new.now_is(record).state is State.QUEUED
+
+
+FORGED = [
+    *(("claim", 2**40), ("failures", -(2**62)), ("attempts", 2**31), ("crash_limit", 2**63 - 1)),
+    *(("reason", "x\0"), ("arguments", '{"x": "\0"}'), ("error", "\0")),
+    *(("run_at", float("inf")), ("created_at", float("-inf")), ("timeout", float("inf"))),
+    *(("key", "k" * 9000), ("task", "t" * 9000), ("queue", "q" * 300), ("id", "~" * 9000)),
+    ("published_until", float("inf")),  # which stays behind
+]
+
+
+@pytest.mark.parametrize("places", [("sqlite", "postgres")], indirect=True)
+@pytest.mark.parametrize(("column", "value"), FORGED)
+@pytest.mark.postgres
+async def test_a_row_that_a_server_cannot_hold_is_named_and_nothing_has_moved(
+    places: Places, column: str, value: object
+) -> None:
+    records = [await places.old.queued() for _ in range(3)]
+    await places.empty()
+    store = places.old.store
+    assert isinstance(store, SQLiteStore)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE records SET {column} = ? WHERE id = ?", [value, records[-1].id])
+    before = ledger_rows(store.path)
+    if column != "published_until":
+        with pytest.raises(NotAllowed, match=f"cannot be stored there: its {column} .*Nothing has moved"):
+            await places.move()
+        assert (ledger_rows(store.path), places.new.records()) == (before, {})
+        await written_and_joined(places.old)  # it is open
+        with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+            connection.execute("DELETE FROM records WHERE id NOT IN (?, ?)", [one.id for one in records[:2]])
+    await places.move()
+    assert {record.id for record in records[:2]} <= places.new.records().keys()
+    assert places.old.records() == {}
+
+
+@pytest.mark.parametrize("places", [("sqlite", "sqlite")], indirect=True)
+async def test_an_id_that_is_not_found_again_is_named_and_nothing_has_moved(places: Places) -> None:
+    record = await places.old.queued()
+    await places.empty()
+    store = places.old.store
+    assert isinstance(store, SQLiteStore)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE records SET id = ? WHERE id = ?", ["~\0", record.id])
+    with pytest.raises(NotAllowed, match=r"'~\\x00' is the id of no Segundo: delete its row"):
+        await places.move()
+    await written_and_joined(places.old)  # it is open
+
+
+@pytest.mark.parametrize("places", [("sqlite", "postgres")], indirect=True)
+@pytest.mark.postgres
+async def test_what_a_record_waits_for_that_a_server_cannot_hold_is_named(places: Places) -> None:
+    first = await places.old.queued()
+    second = await places.old.queued(after=after(first.id))
+    await places.empty()
+    store = places.old.store
+    assert isinstance(store, SQLiteStore)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO links VALUES (?, ?, 'run')", ["\0", second.id])
+    with pytest.raises(NotAllowed, match=f"what .{second.id}. waits for cannot be stored there"):
+        await places.move()
+    assert places.new.records() == {}
 
 
 async def test_what_is_held_has_its_key_can_be_cancelled_and_is_nobodys_to_take_over(places: Places) -> None:

@@ -82,7 +82,10 @@ class Count(Change[int]):
 
 @dataclass(eq=False, repr=False, slots=True)
 class Read(Change[Batch]):
-    """The next batch behind the id `after`, of at most `limit` records and some megabytes."""
+    """The next batch behind the id `after`, of at most `limit` records and some megabytes.
+
+    Raises NotAllowed for an id that is not found again: SQLite ends one at the character NUL.
+    """
 
     order = 1
 
@@ -91,8 +94,13 @@ class Read(Change[Batch]):
     ended: bool = field(kw_only=True)
 
     def apply(self, tx: Transaction) -> Batch:
-        ids = json.dumps(next_ids(tx, self.after, self.limit, ended=self.ended))
+        found = next_ids(tx, self.after, self.limit, ended=self.ended)
+        ids = json.dumps(found)
         records = [to_record(row) for row in tx.run(tx.sql.SELECT_IDS, (ids,)).fetchall()]
+        for id in set(found).difference(record.id for record in records):
+            raise NotAllowed(
+                f"{ascii(id)[:80]} is the id of no Segundo: delete its row, for nothing finds it"
+            )
         links = [Links._make(row) for row in tx.run(tx.sql.LINKS, (ids,)).fetchall()]
         return Batch(records[::-1], links)
 

@@ -2,6 +2,7 @@
 
 The order of its steps, and why nothing is lost and nothing runs twice:
 
+0. *Check* that the new ledger can hold every record of the old one, though others have written into that.
 1. *Enter and shut*, in the old ledger. The mover is alive there, so a second one finds it. What dead
    processes held is taken over first. In one transaction with the proof that nobody else is there, the ledger
    gets its mark: from now on no app can enter. Nothing runs there, and nothing changes.
@@ -20,13 +21,14 @@ Broken off before 4, the same command copies again what is missing; after it, it
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from segundo.errors import NotAllowed
 from segundo.ledger.mark import HOLDER, Mark
 from segundo.ledger.moved import (
     Arrived,
+    Batch,
     Count,
     Decide,
     Discard,
@@ -90,6 +92,21 @@ class Move:
         await self._discard(mark)
         return gone
 
+    # 0
+
+    async def _check(self) -> None:
+        """Raises NotAllowed for a record that the new ledger cannot hold, before anything is changed."""
+        flaw = self._new.flaw
+        async for batch in self._batches(ended=self._ended):
+            for record in batch.records:
+                wrong = flaw(record._replace(published_until=None)._asdict())
+                if wrong is not None:
+                    raise _no_place(f"{record.printable_task} {ascii(record.id)[:80]}", wrong)
+            for link in batch.links:
+                wrong = flaw(link._asdict())
+                if wrong is not None:
+                    raise _no_place(f"what {ascii(link.after)[:80]} waits for", wrong)
+
     # 1
 
     async def _shut(self) -> Mark:
@@ -100,6 +117,8 @@ class Move:
             raise mark.error()
         elif not mark.done:
             mark = replace(mark, ended=self._ended)
+        if not mark.done:
+            await self._check()
         while not mark.done:
             await self._old.rescue()
             if await self._old.do(Shut(self._me, mark)):
@@ -124,15 +143,18 @@ class Move:
         return replace(mark, done=True)
 
     async def _copy_all(self, mark: Mark) -> int:
-        after, live = "", 0
-        while True:
-            batch = await self._old.do(Read(after, self._batch, ended=mark.ended))
-            if not batch.records:
-                return live
+        live = 0
+        async for batch in self._batches(ended=mark.ended):
             await self._new.do(TakeIn(batch, mark.holder))
-            after = batch.records[-1].id
             live += sum(not record.state.terminal for record in batch.records)
             self._reached("copied", len(batch.records))
+        return live
+
+    async def _batches(self, *, ended: bool) -> AsyncIterator[Batch]:
+        after = ""
+        while (batch := await self._old.do(Read(after, self._batch, ended=ended))).records:
+            yield batch
+            after = batch.records[-1].id
 
     # 5 and 6
 
@@ -150,3 +172,10 @@ class Move:
         while ids := await self._old.do(Discard(after, self._batch, ended=mark.ended)):
             after = ids[-1]
             self._reached("discarded", len(ids))
+
+
+def _no_place(what: str, wrong: str) -> NotAllowed:
+    return NotAllowed(
+        f"{what} cannot be stored there: {wrong}. No Segundo wrote that. Nothing has moved: cancel it with "
+        "`segundo cancel`, or delete its row, and run the same command again"
+    )

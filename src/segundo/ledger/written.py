@@ -102,6 +102,10 @@ class WrittenLedger(ABC):
         """Make a change that is no verb of the protocol: see `segundo.ledger.moving`."""
         return await self._change(change)
 
+    def flaw(self, columns: Mapping[str, object]) -> str | None:
+        """The first column of another store's row that this one cannot hold, and why; None: it holds all."""
+        return None
+
     async def leave(self, owner: str) -> None:
         self._left.add(owner)
         await self._change(workers.Leave(owner))

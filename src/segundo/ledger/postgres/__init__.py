@@ -4,13 +4,14 @@ import functools
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import psycopg
 
 from segundo.errors import LedgerUnusable
 from segundo.ledger import workers as processes
+from segundo.ledger.postgres import limits
 from segundo.ledger.postgres.bell import CANCELS, CHANGED, CLAIMABLE, Bell, Words
 from segundo.ledger.postgres.connecting import Connect, Connection, Place
 from segundo.ledger.postgres.contact import Contact
@@ -53,6 +54,9 @@ class PostgresLedger(WrittenLedger):
         self._lease = lease
         self._patience = lease if patience is None else patience
         self._connect = connect or functools.partial(self.place.connect, synchronous=durability == "full")
+
+    def flaw(self, columns: Mapping[str, object]) -> str | None:
+        return limits.flaw(columns)
 
     # Life
 
