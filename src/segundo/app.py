@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from fastapi import APIRouter, params
 from starlette.applications import Starlette
@@ -112,7 +112,7 @@ class Segundo:
             check=self._dependencies.check,
             others=self.routes.existing,
         )
-        self._carry = dict(carry or {})
+        self._carry = _carried(carry or {})
         self._calls = Calls(self._names, carry=self._carry, retention=self.settings.retention)
         self._status = Status.of(status, self._life.started, cancel=cancel)
         if self._status is not None:
@@ -180,7 +180,7 @@ class Segundo:
 
     async def find(self, id: str) -> Record | None:
         """The record with this id as it stands in the ledger; None if there is none, or not any more."""
-        return await (await self._life.started()).find(id)
+        return await (await self._life.started()).find(_id(id))
 
     @overload
     def handle(self, id: str, func: Callable[..., Coroutine[Any, Any, R]], /) -> Handle[R]: ...
@@ -194,14 +194,14 @@ class Segundo:
         `func`, the function that was called, is for type checkers: `await seg.handle(id, send).result()` is
         what `send` returns. The record itself says what ran.
         """
-        return Handle(id, Origin(Starting(self._life.started), over=True))
+        return Handle(_id(id), Origin(Starting(self._life.started), over=True))
 
     async def cancel(self, id: str) -> Record:
         """Cancel the record with this id if it does not run yet, or ask the attempt that runs to end.
 
         As `Handle.cancel`, from any process of the ledger. Raises UnknownRecord, LedgerUnavailable.
         """
-        return await (await self._life.started()).cancel(id)
+        return await (await self._life.started()).cancel(_id(id))
 
     def run_only(self, *, queues: Sequence[str] | None = None, concurrency: int | None = None) -> None:
         """Make this process a worker, before the app starts: which queues it runs (None: all), and how many
@@ -289,3 +289,18 @@ class Segundo:
 def _is_live(request: Any) -> bool:
     """A WebSocket may stay open for days: its calls cannot wait for its end."""
     return bool(request.scope["type"] == "websocket")
+
+
+def _carried(carry: Any) -> Mapping[str, ContextVar[Any]]:
+    if not isinstance(carry, Mapping):
+        raise ConfigurationError('carry=… names context variables: carry={"tenant": tenant_var}')
+    for name, variable in cast("Mapping[str, object]", carry).items():
+        if not isinstance(variable, ContextVar):
+            raise ConfigurationError(f"carry={{{name!r}: …}} is a context variable, not {variable!r}")
+    return dict(cast("Mapping[str, ContextVar[Any]]", carry))
+
+
+def _id(id: str) -> str:
+    if not isinstance(id, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+        raise TypeError(f"a record is found by its id, a text, as in handle.id; not by {id!r}")
+    return id

@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from segundo.background import HasScope
-from segundo.calls import name_of
 from segundo.edge import MADE, OVER, desk_of
 from segundo.errors import ConfigurationError
 from segundo.record import Call, Record
 from segundo.request import Desk, Keeper, Phase, RequestTasks, logger
+from segundo.signature import name_of
 
 ResponseT = TypeVar("ResponseT", bound=Response)
 

@@ -14,6 +14,7 @@ from segundo.errors import ConfigurationError
 from segundo.handle import Handle
 from segundo.options import Configured
 from segundo.record import Call
+from segundo.signature import name_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,6 +150,7 @@ def _awaitable(function: Callable[..., Any], in_thread: InThread) -> Callable[..
     async def call(*args: Any, **kwargs: Any) -> Any:
         return await in_thread(functools.partial(copy_context().run, function, *args, **kwargs))
 
+    call.__qualname__ = name_of(function)  # a partial has none to give
     return call
 
 

@@ -1,6 +1,5 @@
 """From what a user gives to `add_task` to the call that is recorded: named, bound, encoded."""
 
-import functools
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -11,6 +10,7 @@ from segundo.errors import ArgumentError, ConfigurationError, ResultError
 from segundo.names import Names
 from segundo.options import NO_OPTIONS, Configured, Options
 from segundo.record import Call, new_id
+from segundo.signature import name_of
 from segundo.task import Task
 
 logger = logging.getLogger("segundo")
@@ -69,6 +69,11 @@ class Calls:
         if isinstance(function, Configured):
             options = function.options
             function = function.function
+        if not callable(function):
+            raise TypeError(
+                f"add_task() takes a function and its arguments apart, add_task(send, to), not {function!r}, "
+                "which cannot be called"
+            )
         task = self._names.offered(function)
         if isinstance(task, str):
             return task
@@ -123,10 +128,3 @@ class Calls:
                 name,
                 why,
             )
-
-
-def name_of(function: Any) -> str:
-    """What to call what was given to `add_task`: by the function itself, whatever is around it."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -21,7 +21,11 @@ def seconds(duration: str | float | timedelta) -> float:
     return float(duration)
 
 
+def is_seconds(value: object) -> bool:
+    """Whether it is a number that a ledger can add to a time, and store."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def check_seconds(name: str, value: object) -> None:
-    """A number that a ledger can add to a time, and store."""
-    if not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_seconds(value):
         raise ValueError(f"options({name}=…) takes a finite number of seconds; not {value!r}")

@@ -48,7 +48,7 @@ class Names:
         only: bool = False,
         others: Others | None = None,
     ) -> None:
-        if isinstance(modules, str):  # which is an Iterable[str], too: of characters
+        if isinstance(modules, str) or not isinstance(modules, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # a text is one, of characters
             raise ConfigurationError(f"modules=… is a list of names: modules=[{modules!r}]")
         self._check = check
         self._others = others

@@ -38,6 +38,11 @@ LARGEST = 2**31 - 1  # of what is counted
 LONGEST = {"queue": 255, "name": 1024, "key": 1024}
 
 
+def is_count(value: object, *, least: int) -> bool:
+    """Whether it is a whole number that every store can keep."""
+    return isinstance(value, int | float) and least <= value <= LARGEST and value % 1 == 0
+
+
 def unstorable(text: object, longest: int) -> str | None:
     """Why some store would not take this text, of at most so many bytes; None if all would."""
     if not isinstance(text, str):

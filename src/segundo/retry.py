@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from segundo.duration import is_seconds
 from segundo.errors import DeclarationError, RetryLater
-from segundo.record import LARGEST
+from segundo.record import LARGEST, is_count
 
 WAITS = ("constant", "linear", "exponential")
 
@@ -32,14 +33,14 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.attempts is not None:
-            if not 1 <= self.attempts <= LARGEST or self.attempts % 1:
+            if not is_count(self.attempts, least=1):
                 raise DeclarationError(
                     f"Retry(attempts=…) is a whole number, 1 to {LARGEST:,}; None means without limit"
                 )
             object.__setattr__(self, "attempts", int(self.attempts))
         if not callable(self.wait) and self.wait not in WAITS:
             raise DeclarationError(f"Retry(wait=…) must be one of {', '.join(WAITS)} or a function")
-        if not (self.base >= 0 and self.ceiling >= 0):  # nan is not
+        if not all(is_seconds(value) and value >= 0 for value in (self.base, self.ceiling)):
             raise DeclarationError("Retry(base=…, ceiling=…) are seconds and cannot be negative")
         object.__setattr__(self, "on", _exceptions("on", self.on))
         object.__setattr__(self, "give_up_on", _exceptions("give_up_on", self.give_up_on))

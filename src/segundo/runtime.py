@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from starlette.background import BackgroundTask
 
 from segundo import collector
-from segundo.calls import name_of
 from segundo.context import Home
 from segundo.errors import LedgerError
 from segundo.executors.celery.by_message import ByMessage
@@ -29,6 +28,7 @@ from segundo.outcomes import Outcomes
 from segundo.record import Call, Record, State
 from segundo.runner import Attempt, Runner, Stop, log_failure
 from segundo.settings import Settings
+from segundo.signature import name_of
 from segundo.threads import Threads
 
 logger = logging.getLogger("segundo")

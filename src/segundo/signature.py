@@ -6,6 +6,7 @@ and no other name can begin with a star. What is not passed is not in it: its de
 runs.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -153,7 +154,10 @@ def evaluated(function: Callable[..., Any], annotation: Any) -> Any:
     return get_type_hints(holder, names, own, include_extras=True)["it"]
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def name_of(function: Any) -> str:
+    """What to call a function, whatever is around it."""
+    while isinstance(function, functools.partial):
+        function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 

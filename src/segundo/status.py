@@ -93,6 +93,8 @@ class Status:
     def __init__(self, status: str | APIRouter, started: Started, cancel: params.Depends | None) -> None:
         if isinstance(status, str):
             status = APIRouter(prefix=_prefix(status), tags=["tasks"])
+        if not isinstance(status, APIRouter):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+            raise ConfigurationError(f"status=… is a prefix or an APIRouter, not {status!r}")
         self.router = status
         if not self.router.prefix:
             raise ConfigurationError("status=APIRouter(…) needs a prefix=…: without one it would take /{id}")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, overload
 
 from segundo.codec import Arguments, Value
-from segundo.duration import seconds
+from segundo.duration import is_seconds, seconds
 from segundo.errors import DeclarationError
 from segundo.options import TaskFunction, check_priority, options_of
-from segundo.record import DEFAULT_PRIORITY, LARGEST, LONGEST, Wipe, unstorable
+from segundo.record import DEFAULT_PRIORITY, LARGEST, LONGEST, Wipe, is_count, unstorable
 from segundo.retry import NEVER, Retry
 
 P = ParamSpec("P")
@@ -98,7 +98,7 @@ def task(
             queue=queue,
             retry=retry or NEVER,
             timeout=timeout,
-            crash_limit=crashes if crashes % 1 else int(crashes),
+            crash_limit=int(crashes) if is_count(crashes, least=0) else crashes,
             priority=check_priority(priority),
             retention=None if retention is None else seconds(retention),
             keep_result=keep_result,
@@ -202,9 +202,11 @@ def check_declaration(task: Task) -> None:
     what = task.function.__qualname__
     if not isinstance(task.retry, Retry):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
         raise DeclarationError(f"@task(retry=…) of {what} is a Retry: retry=Retry(attempts=3)")
-    if task.timeout is not None and task.timeout <= 0:
+    if task.timeout is not None and not (is_seconds(task.timeout) and task.timeout > 0):
         raise DeclarationError(f"@task(timeout=…) of {what} is in seconds and must be more than 0")
-    if not 0 <= task.crash_limit <= LARGEST or task.crash_limit % 1:
+    if task.retention is not None and not (is_seconds(task.retention) and task.retention >= 0):
+        raise DeclarationError(f"@task(retention=…) of {what} is a time and cannot be negative")
+    if not is_count(task.crash_limit, least=0):
         raise DeclarationError(f"@task(crashes=…) of {what} is a whole number, 0 to {LARGEST:,}")
     for option in ("queue", "name"):
         wrong = unstorable(getattr(task, option), LONGEST[option])

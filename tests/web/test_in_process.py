@@ -86,6 +86,33 @@ async def test_a_call_that_cannot_be_recorded_runs_in_process_once_and_has_no_re
     assert "runs in process and is lost if the process ends first" in warning
 
 
+async def test_what_is_no_function_is_refused_on_its_line() -> None:
+    app = FastAPI()
+    Segundo(app)
+
+    @app.post("/")
+    async def endpoint(tasks: BackgroundTasks) -> None:
+        with pytest.raises(TypeError, match=r"a function and its arguments apart.* not None"):
+            tasks.add_task(note("called at once"))  # type: ignore[func-returns-value]  # the mistake
+
+    async with running(app) as client:
+        assert (await client.post("/")).status_code == 200
+    assert (records(), events()) == ([], ["called at once"])
+
+
+async def test_the_log_names_the_function_of_a_partial_that_failed(caplog: pytest.LogCaptureFixture) -> None:
+    app = FastAPI()
+    Segundo(app)
+
+    @app.post("/")
+    async def endpoint(tasks: BackgroundTasks) -> None:
+        tasks.add_task(functools.partial(fail, "why"))
+
+    async with running(app) as client:
+        await client.post("/")
+    assert messages(caplog, "ERROR") == ["fail, which ran in process, failed"]
+
+
 async def test_another_packages_function_runs_in_process_and_the_warning_says_how_to_change_that(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

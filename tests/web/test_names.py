@@ -318,6 +318,12 @@ def generator() -> Iterator[int]:
         (lambda: RetryLater(float("nan")), "no number"),
         (lambda: task(priority=10)(_private), "priority"),
         (lambda: task(retention="a while")(_private), "duration"),
+        (lambda: task(retention=-1)(_private), "retention"),
+        (lambda: task(timeout="30")(_private), "timeout"),  # type: ignore[call-overload]  # the same
+        (lambda: task(timeout=float("inf"))(_private), "timeout"),
+        (lambda: task(crashes="3")(_private), "crashes"),  # type: ignore[call-overload]  # the same
+        (lambda: task(retry=Retry(attempts="3"))(_private), "whole number"),  # type: ignore[arg-type]  # the same
+        (lambda: task(retry=Retry(base="1"))(_private), "seconds"),  # type: ignore[arg-type]  # the same
     ],
 )
 def test_what_cannot_be_a_task_is_refused_where_it_is_declared(declare: Any, said: str) -> None:

@@ -229,6 +229,15 @@ async def test_a_result_that_does_not_fit_its_task_any_more_is_an_error_that_say
         await handle.result()
 
 
+async def test_a_record_is_found_by_its_id_and_not_by_its_handle(segundo: Segundo) -> None:
+    handle: Any = await segundo.submit(declared, "task")
+    for ask in (segundo.find, segundo.cancel):
+        with pytest.raises(TypeError, match=r"by its id, a text, as in handle\.id"):
+            await ask(handle)
+    with pytest.raises(TypeError, match=r"by its id, a text, as in handle\.id"):
+        segundo.handle(handle)
+
+
 async def test_an_id_that_is_unknown_or_was_deleted_is_an_error_at_once(segundo: Segundo) -> None:
     handle = await segundo.submit(declared, "task")
     await handle.result()

@@ -1,6 +1,7 @@
 """Where each setting comes from, and what is said of one that cannot be."""
 
 import logging
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -214,3 +215,18 @@ def test_an_app_has_one_segundo() -> None:
 def test_modules_are_a_list_and_one_name_is_none() -> None:
     with pytest.raises(ConfigurationError, match=r"modules=\['app'\]"):
         Segundo(FastAPI(), modules="app")
+
+
+WRONG: dict[str, Any] = {
+    "modules=…": {"modules": 5},
+    "queues=…": {"queues": ["emails"]},
+    "carry=… names context variables": {"carry": ["tenant"]},
+    "carry={'tenant': …} is a context variable": {"carry": {"tenant": "acme"}},
+    "status=… is a prefix or an APIRouter": {"status": 5},
+}
+
+
+@pytest.mark.parametrize("says", WRONG)
+def test_an_argument_of_another_kind_is_refused_with_the_right_one(says: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(says)):
+        Segundo(FastAPI(), **WRONG[says])

@@ -43,6 +43,8 @@ class Routes:
 
     def __init__(self, queues: Mapping[str, Any], broker: str | None) -> None:
         self._by_app: dict[int, tuple[Any, list[str]]] = {}
+        if not isinstance(queues, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]  # not all callers are typed
+            raise ConfigurationError('queues=… says what runs each queue: queues={"emails": celery_app}')
         for queue, runs in queues.items():
             if runs != EMBEDDED:
                 check_app(runs, f"queues={{{queue!r}: …}}")
