@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
-
-from kombu import Connection
 
 from bench import brokers, machine
 from bench.counting import ADDRESS, executed
@@ -78,6 +75,7 @@ class WorkerBench:
         counts.mkdir(parents=True)
         environ = brokers.environ(side, self._broker.url(), self._postgres.url(), BENCH_COUNTS=str(counts))
         enough = int(ENOUGH * (self._seconds + WARMUP))
+        self._empty()
         waiting = self._queued if side == "segundo" else self._messages
         with (
             waiting(enough, directory, environ) as app,
@@ -117,17 +115,22 @@ class WorkerBench:
     @contextmanager
     def _messages(self, count: int, directory: Path, environ: dict[str, str]) -> Iterator[None]:
         """Messages in the broker, as `.delay()` makes them."""
-        with Connection(self._broker.url()) as connection:
-            channel: Any = connection.default_channel
-            queue = make_app(self._broker.url()).amqp.queues[brokers.QUEUE](channel)
+        celery = make_app(self._broker.url())
+        noop = celery.signature("noop", args=(ADDRESS,))
+        with (
+            celery.connection_for_write() as connection,
+            celery.amqp.Producer(connection.default_channel, auto_declare=False) as producer,
+        ):
+            for _ in range(count):
+                noop.apply_async(producer=producer)
+        yield None
+
+    def _empty(self) -> None:
+        """Leave nothing of the side before in the broker, in whichever of the ten lists of Redis."""
+        celery = make_app(self._broker.url())
+        with celery.connection_for_write() as connection:
+            queue = celery.amqp.queues[brokers.QUEUE](connection.default_channel)
             queue.declare()
-            queue.purge()
-            celery = make_app(self._broker.url())
-            noop = celery.signature("noop", args=(ADDRESS,))
-            with celery.amqp.Producer(channel, auto_declare=False) as producer:
-                for _ in range(count):
-                    noop.apply_async(producer=producer)
-            yield None
             queue.purge()
 
 
