@@ -1,6 +1,7 @@
 """Brokers that are down, frozen, restarted, forgetful, or send twice: nobody notices, and nothing is lost."""
 
 import asyncio
+import re
 import signal
 import time
 from pathlib import Path
@@ -31,6 +32,17 @@ def test_calls_wait_for_a_broker_that_is_down_and_go_out_when_it_is_back(stage: 
         stage.broker.start()
         wait_until(stage.ended, PATIENCE)
     assert stage.said("plain", "meanwhile") == 3
+
+
+def test_a_worker_looks_for_a_broker_that_has_long_been_down_as_often_as_before(stage: Stage) -> None:
+    """Celery itself looks after 2 seconds, then 4, and so on up to 30: calls wait for it when it is back."""
+    with CeleryWorker("-c", "1") as worker:
+        stage.broker.stop()
+        wait_until(lambda: worker.output().count("Trying again in") >= 3, PATIENCE)
+        assert set(re.findall(r"Trying again in (\S+) seconds", worker.output())) == {"2.00"}
+        stage.broker.start()
+        stage.add("plain", "after")
+        wait_until(stage.ended, PATIENCE)
 
 
 def test_a_broker_that_is_killed_and_has_forgotten_everything_loses_nothing(stage: Stage) -> None:

@@ -16,6 +16,7 @@ TAKEN = "_segundo_runs"  # where a Celery app says that it has the task, which i
 MADE = "_segundo_made"  # where it says that it is one of ours
 HIGHEST = 9  # priority
 A_DAY = 86400
+PAUSE = 2.0  # seconds between a worker's tries while its broker is down
 STEPS = "priority_steps"
 
 # What is set on an app of our own. Nothing is lost by other values: the ledger alone says what runs.
@@ -64,7 +65,20 @@ def make_app(broker: str) -> Any:
     else:
         setattr(celery, MADE, True)
         complete(celery)
+    celery.amqp.Connection = _tries_again_soon(celery.amqp.Connection)
     return celery
+
+
+def _tries_again_soon(connection: Any) -> Any:
+    """A class of connections like this. Celery has no setting: its workers try again after 2, 4, ... 30 s
+    (test_a_worker_looks_for_a_broker_that_has_long_been_down_as_often_as_before).
+    """
+
+    def ensure_connection(self: Any, *args: Any, **options: Any) -> Any:
+        pauses = {"interval_start": PAUSE, "interval_step": 0.0}
+        return connection.ensure_connection(self, *args, **pauses | options)
+
+    return type(connection.__name__, (connection,), {"ensure_connection": ensure_connection})
 
 
 def complete(celery: Any) -> None:
