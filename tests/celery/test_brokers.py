@@ -148,8 +148,8 @@ def test_a_worker_whose_connection_broke_off_unknown_to_the_broker_goes_on(
             (before,) = stage.add("plain", "before")
             wait_until(lambda: stage.ended([before]), PATIENCE)
             proxy.break_off()
-            wait_until(lambda: worker.ended or worker.output().count("Connected to") == 2, PATIENCE)
-            assert not worker.ended, worker.output()
+            wait_until(lambda: not worker.runs or worker.output().count("Connected to") == 2, PATIENCE)
+            assert worker.runs, worker.output()
             for _ in range(6):  # of which the broker gives some to whom it still believes to be there
                 stage.add("plain", "later")
             wait_until(lambda: stage.said("plain", "later") >= 3, PATIENCE)
