@@ -63,7 +63,8 @@ def test_the_broker_its_workers_and_a_queue_that_none_takes(stage: Stage) -> Non
 
 def test_a_worker_that_throws_our_messages_away_is_a_problem(stage: Stage) -> None:
     Path("stranger.py").write_text(STRANGER)
-    with CeleryWorker(target="stranger:celery"):
+    # By a name of its own: RabbitMQ keeps the mailbox of one of ours for a while.
+    with CeleryWorker("-n", "stranger@%h", target="stranger:celery"):
         there = found(stage.broker, Waiting("emails", 1))
         assert there["worker"].level is Level.PROBLEM
         assert "takes emails, and throws the messages about records away" in there["worker"].text
