@@ -23,6 +23,7 @@ BENCHMARKS = {
     "worker": "no-op tasks a second on a Celery worker, beside bare Celery",
     "broker-down": "requests and the loop's lag while the broker refuses, or its link drops packets",
     "scale": "a simulation of many hosts, from what was measured on one",
+    "publish": "messages a second to a broker, beside Celery's own .delay()",
     "delay": "an endpoint with one task for Celery, beside one that calls Celery's own .delay()",
 }
 WITH_CONTROL = {"request", "start", "stall", "idle"}

@@ -47,12 +47,12 @@ class Flow:
 
 
 # The CPU of each part for one record, so `each` is what a core of its own would need; `fixed` is a commit
-# with its sync, or a round trip. The ledger's and the workers' are rounded from runs of `python -m bench
-# delay` and `worker` on a machine with 2 cores that all parts shared; the relay's and broker's are assumed.
+# with its sync, or a round trip. Rounded from runs of `python -m bench delay`, `worker` and `publish` on a
+# machine whose 2 cores all parts shared; the broker is RabbitMQ, the slower. `fixed` is assumed.
 STATIONS = (
     Station("ledger", fixed=0.0010, each=0.00045, batch=512),
-    Station("relay", fixed=0.0030, each=0.00020, batch=500),
-    Station("broker", fixed=0.0002, each=0.00002, batch=500),
+    Station("relay", fixed=0.0030, each=0.00002, batch=500),
+    Station("broker", fixed=0.0002, each=0.00008, batch=500),
     Station("workers", fixed=0.0, each=0.0022, batch=1),
 )
 
@@ -104,8 +104,8 @@ def scaled(**servers: int) -> tuple[Station, ...]:
 DEPLOYMENTS = {
     "one of each": scaled(),
     "4 worker slots": scaled(workers=4),
-    "8 ledger cores, 2 relays, 20 slots": scaled(ledger=8, relay=2, workers=20),
-    "8 ledger cores, 3 relays, 100 workers": scaled(ledger=8, relay=3, workers=100),
+    "8 ledger cores, 20 slots": scaled(ledger=8, workers=20),
+    "8 ledger cores, 100 workers": scaled(ledger=8, workers=100),
 }
 
 
