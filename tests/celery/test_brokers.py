@@ -136,6 +136,22 @@ async def test_messages_do_not_pile_up_while_nobody_takes_them(stage: Stage) -> 
         assert connection.default_channel.queue_declare("default", passive=True).message_count == 12
 
 
+async def test_what_is_added_while_the_queue_is_full_of_copies_does_not_wait_for_its_lease(
+    stage: Stage,
+) -> None:
+    async with ledgers.Stage.on(ledgers.SQLiteStore(Path("another.db"))) as ledger:
+        stranger = await ledger.queued(queue="emails")
+    publisher = Publisher(make_app(stage.broker.url()), patience=5, full=10_000)
+    publisher.send([stranger] * 1200)
+    publisher.close()
+    (id,) = stage.add("urgent", "it")
+    wait_until(lambda: stage.record(id)["published_until"], PATIENCE)
+    lease = stage.record(id)["published_until"]
+    with CeleryWorker("-c", "2"):
+        wait_until(lambda: stage.ended([id]), 90)
+    assert stage.record(id)["started_at"] < lease
+
+
 @pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
 def test_a_worker_whose_connection_broke_off_unknown_to_the_broker_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,6 @@
 """The relay's side of a broker: one connection, batches of messages, all confirmed. Each call blocks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -29,17 +29,23 @@ class Publisher:
         """
         return str(self._safely(lambda link: link.ask()))
 
-    def send(self, records: Sequence[Record]) -> None:
+    def send(self, records: Sequence[Record]) -> Sequence[Record]:
         """Publish a message about each; the broker has them on return. Raises BrokerUnavailable.
 
-        Of a queue that is full none: what is published again each minute must not pile up there while no
-        worker is at work (test_messages_do_not_pile_up_while_nobody_takes_them).
+        Of a queue that is full none, and these are returned: what is published again each minute must not
+        pile up there while no worker is at work (test_messages_do_not_pile_up_while_nobody_takes_them).
         """
-        self._safely(lambda link: link.send(self._wanted(link, records)))
+        full = self.full(records)
+        self._safely(lambda link: link.send([record for record in records if record.queue not in full]))
+        return [record for record in records if record.queue in full]
 
-    def _wanted(self, link: Link, records: Sequence[Record]) -> Sequence[Record]:
-        full = {queue for queue in {record.queue for record in records} if link.depth(queue) >= self._full}
-        return [record for record in records if record.queue not in full] if full else records
+    def full(self, records: Iterable[Record]) -> Set[str]:
+        """Which of their queues hold so many messages that no more are sent. Raises BrokerUnavailable."""
+        queues = {record.queue for record in records}
+        full: Set[str] = self._safely(
+            lambda link: {queue for queue in queues if link.depth(queue) >= self._full}
+        )
+        return full
 
     def close(self) -> None:
         link, self._link = self._link, None

@@ -50,6 +50,7 @@ class Relay:
         self._doubt: float | None = None  # since when it may have lost some
         self._last = -LEASE  # when something was published
         self._next_look = FIRST_LOOK
+        self._no_room: Sequence[Record] = ()  # leased, and not sent: the broker's queue was full
 
     async def start(self) -> None:
         if self._work:
@@ -125,6 +126,7 @@ class Relay:
 
     async def _publish_what_is_due(self) -> int:
         """How many records that were."""
+        await self._send_what_had_no_room()
         published, moved = Published((), 0.0), 0
         while published.again_in == 0.0:
             if self._run is None:  # first, so that nothing is leased for a broker that is not there
@@ -147,14 +149,30 @@ class Relay:
             self.look_in(max(self._pause, self._next_look))
         elif published.again_in is not None:
             self.look_in(published.again_in)
+        if self._no_room:
+            self.look_in(LONGEST_LOOK)
         return moved
+
+    async def _send_what_had_no_room(self) -> None:
+        """A queue full of copies is empty again long before the leases end
+        (test_what_is_added_while_the_queue_is_full_of_copies_does_not_wait_for_its_lease).
+        """
+        if not self._no_room or self._run is None:
+            return
+        full = await self._threads.run(lambda: self._publisher.full(self._no_room))
+        leases = {record.id: record.published_until for record in self._no_room if record.queue not in full}
+        self._no_room = [record for record in self._no_room if record.queue in full]
+        if leases:
+            found = await self._ledger.select(ids=list(leases))
+            await self._send([record for record in found if record.published_until == leases[record.id]])
 
     async def _send(self, records: Sequence[Record]) -> None:
         if not records:
             return
         self._last = time.monotonic()
         try:
-            await self._threads.run(lambda: self._publisher.send(records))
+            full = await self._threads.run(lambda: self._publisher.send(records))
+            self._no_room = [*self._no_room, *full]
         except BaseException:
             self._lose()
             raise
@@ -176,6 +194,7 @@ class Relay:
         (test_what_the_broker_forgot_is_published_again).
         """
         self._run = None
+        self._no_room = ()
         if self._doubt is None:
             self._doubt = time.monotonic()
 
