@@ -8,7 +8,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from segundo.executors.celery import relay
 from segundo.executors.celery.by_message import ByMessage
 from segundo.executors.celery.publisher import Publisher
 from segundo.ledger.postgres import PostgresLedger
+from segundo.record import Record
 from tests.chaos import broken
 from tests.chaos.traffic import CallPlan, RequestPlan
 from tests.soak.broken import put
@@ -55,18 +56,14 @@ witness = Witness(journal, me)
 
 
 def watch() -> None:
-    send, wanted, take = Publisher.send, Publisher._wanted, ByMessage.take
-    chosen: dict[Any, tuple[str, ...]] = {}
+    send, take = Publisher.send, ByMessage.take
 
-    def seen_wanted(self: Publisher, link: Any, records: Any) -> Any:
-        these = wanted(self, link, records)
-        chosen[self] = tuple(record.id for record in these)
-        return these
-
-    def seen_send(self: Publisher, records: Any) -> None:
+    def seen_send(self: Publisher, records: Sequence[Record]) -> Sequence[Record]:
         began = time.monotonic_ns()
-        send(self, records)
-        journal.append(Published(t=began, records=chosen[self]))
+        full = send(self, records)
+        sent = tuple(record.id for record in records if record not in full)
+        journal.append(Published(t=began, records=sent))
+        return full
 
     def seen_take(self: ByMessage, id: str) -> Any:
         journal.append(Delivered(record=id, process=me()))
@@ -75,7 +72,6 @@ def watch() -> None:
             journal.append(Delivered(record=id, process=me(), dropped=True))
         return settlement
 
-    put(Publisher, "_wanted", seen_wanted)
     put(Publisher, "send", seen_send)
     put(ByMessage, "take", seen_take)
 
