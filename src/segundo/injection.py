@@ -82,7 +82,7 @@ def _annotation(signature: "Signature", key: str) -> Any:
     """None where it cannot be looked up (it is any expression): who records the argument will say so."""
     try:
         return signature.annotation(key)
-    except Exception:
+    except Exception:  # the expression is the user's, and may raise anything
         return None
 
 

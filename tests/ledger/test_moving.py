@@ -4,6 +4,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,15 @@ class Places:
             ended.update(record.id for record in claimed)
             await self.new.ledger.settle([settlement(record) for record in claimed])
         await self.new.ledger.prune(older_than=0)
+
+
+def forge(stage: Stage, statement: str, *values: object) -> Path:
+    """Change its file past the library; where that is."""
+    store = stage.store
+    assert isinstance(store, SQLiteStore)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute(statement, values)
+    return store.path
 
 
 def written(stage: Stage) -> WrittenLedger:
@@ -267,18 +277,14 @@ async def test_a_row_that_a_server_cannot_hold_is_named_and_nothing_has_moved(
 ) -> None:
     records = [await places.old.queued() for _ in range(3)]
     await places.empty()
-    store = places.old.store
-    assert isinstance(store, SQLiteStore)
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
-        connection.execute(f"UPDATE records SET {column} = ? WHERE id = ?", [value, records[-1].id])
-    before = ledger_rows(store.path)
+    path = forge(places.old, f"UPDATE records SET {column} = ? WHERE id = ?", value, records[-1].id)
+    before = ledger_rows(path)
     if column != "published_until":
         with pytest.raises(NotAllowed, match=f"cannot be stored there: its {column} .*Nothing has moved"):
             await places.move()
-        assert (ledger_rows(store.path), places.new.records()) == (before, {})
+        assert (ledger_rows(path), places.new.records()) == (before, {})
         await written_and_joined(places.old)  # it is open
-        with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
-            connection.execute("DELETE FROM records WHERE id NOT IN (?, ?)", [one.id for one in records[:2]])
+        forge(places.old, "DELETE FROM records WHERE id NOT IN (?, ?)", *(one.id for one in records[:2]))
     await places.move()
     assert {record.id for record in records[:2]} <= places.new.records().keys()
     assert places.old.records() == {}
@@ -288,10 +294,7 @@ async def test_a_row_that_a_server_cannot_hold_is_named_and_nothing_has_moved(
 async def test_an_id_that_is_not_found_again_is_named_and_nothing_has_moved(places: Places) -> None:
     record = await places.old.queued()
     await places.empty()
-    store = places.old.store
-    assert isinstance(store, SQLiteStore)
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
-        connection.execute("UPDATE records SET id = ? WHERE id = ?", ["~\0", record.id])
+    forge(places.old, "UPDATE records SET id = ? WHERE id = ?", "~\0", record.id)
     with pytest.raises(NotAllowed, match=r"'~\\x00' is the id of no Segundo: delete its row"):
         await places.move()
     await written_and_joined(places.old)  # it is open
@@ -303,10 +306,7 @@ async def test_what_a_record_waits_for_that_a_server_cannot_hold_is_named(places
     first = await places.old.queued()
     second = await places.old.queued(after=after(first.id))
     await places.empty()
-    store = places.old.store
-    assert isinstance(store, SQLiteStore)
-    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO links VALUES (?, ?, 'run')", ["\0", second.id])
+    forge(places.old, "INSERT INTO links VALUES (?, ?, 'run')", "\0", second.id)
     with pytest.raises(NotAllowed, match=f"what .{second.id}. waits for cannot be stored there"):
         await places.move()
     assert places.new.records() == {}
