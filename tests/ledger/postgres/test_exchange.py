@@ -129,6 +129,16 @@ async def test_a_claim_that_is_no_longer_held_is_not_settled_by_an_exchange(slot
     assert await states(slot) == {("succeeded", 1): 1, ("running", 1): 1}
 
 
+async def test_an_exchange_does_not_end_the_attempt_that_came_after_its_own(slot: Slot) -> None:
+    first, second = await queued(slot, 2)
+    ended = await running(slot, first)
+    assert await slot.ledger.settle([settlement(ended, State.QUEUED, counted=False)]) == [True]
+    assert (await running(slot, first)).claim == 2
+    assert await slot.swap(ended, second) is not None
+    assert await slot.until_stored() == (False, None)
+    assert await states(slot) == {("running", 2): 1, ("running", 1): 1}
+
+
 @pytest.mark.parametrize("fields", [{"delay": 60.0}, {"held": True}], ids=["not due", "held"])
 async def test_what_may_not_run_yet_is_not_claimed_by_an_exchange(slot: Slot, fields: dict[str, Any]) -> None:
     (first,) = await queued(slot, 1)
