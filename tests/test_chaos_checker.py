@@ -9,7 +9,17 @@ from tests.chaos.rules import MORE
 from tests.chaos.verdict import verdict_of
 from tests.soak.checker import Rule, judge
 from tests.soak.evidence import STORED, Evidence
-from tests.soak.history import Delivered, Event, History, Journal, Outage, PlannedCall, Published, Struck
+from tests.soak.history import (
+    BrokerKilled,
+    Delivered,
+    Event,
+    History,
+    Journal,
+    Outage,
+    PlannedCall,
+    Published,
+    Struck,
+)
 from tests.soak.rows import Row
 from tests.test_history_checker import SECOND, A, B, declared, request, row, run
 
@@ -144,6 +154,7 @@ def test_messages_that_a_killed_broker_had_are_counted_and_those_published_again
     events: list[Event] = [
         Published(t=1, records=("a", "b", "c")),
         Delivered(t=2, record="a", process=A),
+        BrokerKilled(t=3, records=("b", "c")),
         Struck(t=3, until=5, blow="kill the broker", hit=True),
         Published(t=6, records=("b",)),
     ]

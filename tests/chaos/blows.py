@@ -15,7 +15,7 @@ import psycopg
 from segundo.executors.celery.apps import RUN, make_app
 from tests.chaos.clients import Clients
 from tests.chaos.storm import POOLS, Storm, send
-from tests.soak.history import Killed, Outage, Struck
+from tests.soak.history import BrokerKilled, Killed, Outage, Struck
 from tests.support import wait_until
 
 SECOND = 1_000_000_000
@@ -134,17 +134,26 @@ def _outage(storm: Storm, group: list[str], began: int, *, longer: float = 1.0) 
 
 
 def kill_the_broker(storm: Storm, clients: Clients) -> bool:
-    """`kill -9`, and started again. Redis has forgotten everything then."""
-    hit = False
+    """`kill -9`, and started again: Redis has forgotten everything then. To hit, it had messages about
+    records of which one is published again, and not delivered before by a broker that kept them."""
+    follower = storm.follower
     for _ in range(TRIES):
-        hit = bool(storm.follower.look().waiting)
-        if hit:
+        if follower.look().waiting:
             break
         storm.over.wait(0.05)
+    killed = BrokerKilled(t=time.monotonic_ns(), records=tuple(follower.waiting))
     storm.broker.stop(signal.SIGKILL)
+    storm.journal.append(killed)
     storm.over.wait(storm.chance.uniform(0.0, 1.0))
     storm.broker.start()
-    return hit
+
+    def again() -> bool:
+        sent = follower.look().published
+        return any(sent[id] >= killed.t for id in killed.records)
+
+    with suppress(AssertionError):
+        wait_until(again, timeout=5)
+    return again()
 
 
 def freeze_the_broker(storm: Storm, clients: Clients) -> bool:

@@ -14,7 +14,7 @@ class Follower:
         self.running: dict[str, Started] = {}
         self.born: dict[str, int] = {}  # each process, and its group
         self.waiting: set[str] = set()  # published, and not yet delivered
-        self.published = 0
+        self.published: dict[str, int] = {}  # when the last message about each record was sent
         self.dropped = 0  # messages
         self.started: dict[str, None] = {}  # ids of records, in the order of their first start
         self._delivered: dict[str, int] = {}
@@ -50,7 +50,7 @@ class Follower:
             case Born():
                 self.born[event.process] = event.group
             case Published():
-                self.published += len(event.records)
+                self.published.update(dict.fromkeys(event.records, event.t))
                 late = (id for id in event.records if self._delivered.get(id, 0) < event.t)
                 self.waiting.update(late)
             case Delivered(dropped=True):

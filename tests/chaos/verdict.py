@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from tests.chaos.rules import MORE
 from tests.soak.checker import judge
 from tests.soak.evidence import Attempt, Evidence
-from tests.soak.history import Delivered, History, Killed, Outage, Published, Struck
+from tests.soak.history import BrokerKilled, Delivered, History, Killed, Outage, Published, Struck
 from tests.soak.rows import Row
 from tests.soak.verdict import Verdict
 
@@ -55,28 +55,14 @@ def _too_late(evidence: Evidence, attempt: Attempt) -> bool:
 
 def _of_messages(evidence: Evidence) -> dict[str, int]:
     published = [(event.t, id) for event in evidence.of(Published) for id in event.records]
-    delivered = list(evidence.of(Delivered))
-    forgotten, again = _forgotten(evidence, published, delivered)
+    killed = list(evidence.of(BrokerKilled))
+    again = [set(kill.records) & {id for t, id in published if t >= kill.t} for kill in killed]
     return {
         "messages": len(published),
-        "messages for nothing": sum(event.dropped for event in delivered),
-        "messages that the broker had when it was killed": forgotten,
-        "… about records that were published again": again,
+        "messages for nothing": sum(event.dropped for event in evidence.of(Delivered)),
+        "messages that the broker had when it was killed": sum(len(kill.records) for kill in killed),
+        "… about records that were published again": sum(len(ids) for ids in again),
     }
-
-
-def _forgotten(
-    evidence: Evidence, published: Sequence[tuple[int, str]], delivered: Sequence[Delivered]
-) -> tuple[int, int]:
-    forgotten = again = 0
-    for blow in evidence.of(Struck):
-        if blow.blow != "kill the broker":
-            continue
-        held = {id for t, id in published if t < blow.t}
-        held -= {event.record for event in delivered if event.t < blow.t}
-        forgotten += len(held)
-        again += len(held & {id for t, id in published if t >= blow.t})
-    return forgotten, again
 
 
 def _of_blows(evidence: Evidence, blows: Sequence[str]) -> dict[str, int]:

@@ -177,6 +177,14 @@ class Delivered(At):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerKilled(At):
+    """A broker was killed that had messages about these records, as far as anybody could tell."""
+
+    records: tuple[str, ...]
+    event: Literal["broker killed"] = "broker killed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Struck(At):
     """A blow fell, from `t` until `until`; `hit`: it cut off, delayed or doubled something."""
 
@@ -201,6 +209,7 @@ Event = (
     | Outage
     | Published
     | Delivered
+    | BrokerKilled
     | Struck
 )
 
