@@ -47,6 +47,18 @@ async def test_a_lease_hinders_no_claim_and_what_runs_is_not_published(stage: St
     assert await published(stage) == [record.id]  # at once: the lease was of the message before
 
 
+async def test_of_what_has_ended_no_message_is_under_way(stage: Stage) -> None:
+    """However it ended: nobody is to read there that it was published until some moment to come."""
+    records = await queued(stage, 3)
+    await publish(stage)
+    claimed = await stage.claim(records[0])
+    await stage.ledger.settle([settlement(claimed, State.SUCCEEDED)])
+    failed = await stage.claim(records[1])
+    await stage.ledger.settle([settlement(failed, State.FAILED)])
+    await stage.ledger.cancel(records[2].id)
+    assert [stage.now_is(record).published_until for record in records] == [None] * 3
+
+
 async def test_two_who_publish_share_what_there_is(stage: Stage) -> None:
     records = await queued(stage, 4)
     other = await stage.another("other")

@@ -176,8 +176,10 @@ PUBLISH_SUSPECT = _lanes(_UNPUBLISHED.format(crashes="crashes > 0"), then="SET p
 NEXT_TO_PUBLISH = NEXT_DUE.replace("%(queue)s AND", "%(queue)s AND run_at > %(now)s AND")
 
 # Whatever makes a record terminal deletes in the same statement what is not to be kept
-# (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept).
-WIPED = ", ".join(f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried"))
+# (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept), and no message about it is under way any more.
+WIPED = "published_until = NULL, " + ", ".join(
+    f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried")
+)
 
 
 def _wiped_unless(going_on: str) -> str:
@@ -204,7 +206,7 @@ UPDATE records SET
     run_at = CASE WHEN {_ANOTHER} THEN %(now)s::float8 + %(delay)s::float8 ELSE run_at END,
     failures = failures + %(failed)s::int, result = %(result)s::text,
     error = coalesce(%(error)s::text, error), progress = CASE WHEN NOT {_ANOTHER} THEN progress END,
-    owner = NULL, published_until = NULL, {_wiped_unless(_ANOTHER)}
+    owner = NULL, {_wiped_unless(_ANOTHER)}
 WHERE id = %(id)s AND claim = %(claim)s AND state = 'running'
     AND %(state)s::text IN ('queued', 'succeeded', 'failed', 'cancelled')
 RETURNING state
@@ -280,7 +282,7 @@ UPDATE records SET
     finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE %(now)s::float8 END,
     run_at = CASE WHEN {_AGAIN} THEN %(now)s::float8 ELSE run_at END,
     progress = CASE WHEN NOT ({_AGAIN}) THEN progress END,
-    crashes = crashes + %(crashed)s::int, owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
+    crashes = crashes + %(crashed)s::int, owner = NULL, {_wiped_unless(_AGAIN)}
 WHERE owner = %(owner)s AND state = 'running'
 RETURNING {ALL}
 """

@@ -148,8 +148,10 @@ PUBLISH_SUSPECT = _lanes(_UNPUBLISHED.format(crashes="crashes > 0"), then="SET p
 NEXT_TO_PUBLISH = NEXT_DUE.replace(":queue AND", ":queue AND run_at > :now AND")
 
 # Whatever makes a record terminal deletes in the same statement what is not to be kept
-# (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept).
-_WIPED = ", ".join(f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried"))
+# (test_whatever_ends_a_record_wipes_what_is_not_to_be_kept), and no message about it is under way any more.
+_WIPED = "published_until = NULL, " + ", ".join(
+    f"{name} = CASE WHEN wipe IS NULL THEN {name} END" for name in ("arguments", "carried")
+)
 
 
 def _wiped_unless(going_on: str) -> str:
@@ -175,7 +177,7 @@ UPDATE records SET
     run_at = CASE WHEN {_ANOTHER} THEN :now + :delay ELSE run_at END,
     failures = min(failures + :failed, {_MOST}), result = :result, error = coalesce(:error, error),
     progress = CASE WHEN NOT {_ANOTHER} THEN progress END,
-    owner = NULL, published_until = NULL, {_wiped_unless(_ANOTHER)}
+    owner = NULL, {_wiped_unless(_ANOTHER)}
 WHERE id = :id AND claim = :claim AND state = 'running'
     AND :state IN ('queued', 'succeeded', 'failed', 'cancelled')
 RETURNING state
@@ -251,7 +253,7 @@ UPDATE records SET
     finished_at = CASE WHEN {_AGAIN} THEN NULL ELSE :now END,
     run_at = CASE WHEN {_AGAIN} THEN :now ELSE run_at END,
     progress = CASE WHEN NOT ({_AGAIN}) THEN progress END,
-    crashes = min(crashes + :crashed, {_MOST}), owner = NULL, published_until = NULL, {_wiped_unless(_AGAIN)}
+    crashes = min(crashes + :crashed, {_MOST}), owner = NULL, {_wiped_unless(_AGAIN)}
 WHERE owner = :owner AND state = 'running'
 RETURNING {ALL}
 """
