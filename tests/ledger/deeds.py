@@ -12,6 +12,8 @@ UNKNOWN = "nobody"
 FAILURE = '{"type": "ValueError"}'
 FOR_LATER = 10.0  # seconds
 AGES = [None, None, 0.0, 15.0]
+LEASE = 12.0  # seconds, of a message to a broker: the same for all
+LOST = [None, None, None, 0.0, 5.0, 30.0]  # seconds since which a broker has forgotten
 QUEUES = [None, None, None, ["mails"], ["files", "mails"]]
 ENDS = [State.SUCCEEDED, State.SUCCEEDED, State.QUEUED, State.QUEUED, State.FAILED, State.CANCELLED]
 
@@ -158,6 +160,12 @@ class Deeds:
 
     # From outside
 
+    def publish(self) -> Deed:
+        choice = self.chance.choice
+        how = {"window": choice([1, 2, 4, 100]), "limit": choice([1, 2, 100]), "lost": choice(LOST)}
+        queues, but = choice(QUEUES), choice([[], [], ["files"]])
+        return Deed("publish", {"queues": queues, "but": but, "lease": LEASE, **how})
+
     def cancel(self) -> Deed:
         return Deed("cancel", {"id": self.some(*LIVE)})
 
@@ -175,4 +183,5 @@ class Deeds:
 TOGETHER = [
     *(Deeds.record, Deeds.record_again, Deeds.release, Deeds.forget, Deeds.start),
     *(Deeds.claim, Deeds.settle, Deeds.progress, Deeds.beat, Deeds.cancel, Deeds.prune, Deeds.rescue),
+    Deeds.publish,
 ]

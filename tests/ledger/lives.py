@@ -23,7 +23,7 @@ SEEDS = st.integers(0, 2**32 - 1)  # of the chance that one step is left to
 USUAL = [
     *["record"] * 7,
     *["claim", "settle"] * 6,
-    *["together", "release", "start"] * 3,
+    *["together", "release", "start", "publish"] * 3,
     *["beat", "cancel", "die_with_full_hands", "rescue", "move_the_clock"] * 2,
     *["forget", "progress", "prune", "prune_a_few", "record_again", "give_up_a_request", "leave", "die"],
 ]
@@ -56,6 +56,7 @@ class Lives(Machine):
     settle = verb(Deeds.settle, State.RUNNING)
     progress = verb(Deeds.progress, State.RUNNING)
     beat = verb(Deeds.beat, State.RUNNING)
+    publish = verb(Deeds.publish, State.QUEUED)
     cancel = verb(Deeds.cancel, *LIVE)
     prune = verb(Deeds.prune, *TERMINAL)
     prune_a_few = verb(Deeds.prune_a_few, *TERMINAL)

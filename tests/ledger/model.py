@@ -2,7 +2,7 @@
 
 Written from the table in `record.py` and the words of `segundo.ledger.Ledger`. Each verb takes the arguments
 of the ledger's method and, first, what the ledger answered: that is checked, and where the ledger may choose
-(which of many is claimed or pruned) its choice is taken over. Each change is looked up by its letter.
+(which of many is claimed or pruned) its choice is taken over.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -11,12 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from segundo.errors import UnknownRecord
-from segundo.ledger import Beat, Settlement
-from segundo.record import TRANSITIONS, Call, Link, Record, State
+from segundo.ledger import Beat, Published, Settlement
+from segundo.record import Call, Link, Record, State
 from tests.ledger.agreement import Divergence, Told, agree, agree_on, agree_on_urgency, urgency, wiped
-
-# Who may do what.
-LETTERS = {(row.letter, row.source, row.target, by) for row in TRANSITIONS for by in row.by.split(", ")}
+from tests.ledger.book import LETTERS, Book
+from tests.ledger.messages import leases_after
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,7 @@ class Process:
 
 
 @dataclass
-class Model:
-    now: float
-    records: dict[str, Record] = field(default_factory=dict)
-    links: dict[tuple[str, str], str] = field(default_factory=dict)  # (before, after): on_failure
+class Model(Book):
     processes: dict[str, Process] = field(default_factory=dict)
     seen: Mapping[str, Record] = field(default_factory=dict)  # what is in the ledger after the verb
     again: bool = False  # the changes of a batch that failed: each may have been applied before
@@ -48,22 +44,6 @@ class Model:
         for id, record in self.records.items():
             self.records[id] = agree_on(record, records[id], "")
         agree({id: sorted(ids) for id, ids in waits_for.items()}, self.waits(), "who waits for whom")
-
-    def waits(self) -> dict[str, list[str]]:
-        waits: dict[str, list[str]] = {}
-        for before, after in sorted(self.links):
-            waits.setdefault(after, []).append(before)
-        return waits
-
-    def _change(self, verb: str, letter: str, id: str, **columns: Any) -> Record:
-        old = self.records[id]
-        new = self.records[id] = wiped(old._replace(**columns))
-        assert (letter, old.state, new.state, verb) in LETTERS, f"{verb} {letter}: {old.state} -> {new.state}"
-        return new
-
-    def _delete(self, verb: str, letter: str, id: str) -> None:
-        assert (letter, self.records.pop(id).state, None, verb) in LETTERS
-        self.links = {pair: how for pair, how in self.links.items() if pair[1] != id}
 
     # Calls become records
 
@@ -152,12 +132,6 @@ class Model:
             run_at = max(self.records[id].run_at, self.now)
             self._change(verb, "b", id, owner=None, state=state, run_at=run_at)
         return held
-
-    def _is(self, id: str, *states: State) -> bool:
-        return id in self.records and self.records[id].state in states
-
-    def _waits(self, id: str) -> bool:
-        return any(after == id for _, after in self.links)
 
     def forget(self, answer: Any, *, owner: str, ids: Collection[str]) -> None:
         agree(answer, None, "forget")
@@ -313,6 +287,17 @@ class Model:
 
     # From outside
 
+    def publish(
+        self, answer: Published, *, queues: Collection[str] | None, but: Collection[str] = (), **how: Any
+    ) -> None:
+        """Transition j of what is queued."""
+        queued = [record for record in self.records.values() if record.state is State.QUEUED]
+        asked = [r for r in queued if (r.queue not in but if queues is None else r.queue in queues)]
+        for id, until in leases_after(answer, asked, self.now, **how).items():
+            if until != self.records[id].published_until:
+                self._change("publish", "j", id, published_until=until)
+        agree(answer.records, [self.records[told.id] for told in answer.records], "what was published")
+
     def cancel(self, answer: Any, *, id: str) -> None:
         """Transition i, or j."""
         if id not in self.records:
@@ -329,7 +314,7 @@ class Model:
         self.records[id] = agree_on(self.records[id], answer, " as it was cancelled")
 
     def _cancel(self, verb: str, id: str, **columns: Any) -> None:
-        ended = {"state": State.CANCELLED, "owner": None, "finished_at": self.now}
+        ended = {"state": State.CANCELLED, "owner": None, "finished_at": self.now, "published_until": None}
         self._change(verb, "i", id, **ended, **columns)
         self.links = {pair: how for pair, how in self.links.items() if pair[1] != id}
 
