@@ -15,7 +15,7 @@ import psycopg
 from segundo.executors.celery.apps import RUN, make_app
 from tests.chaos.clients import Clients
 from tests.chaos.storm import POOLS, Storm, send
-from tests.soak.history import BrokerKilled, Killed, Outage, Struck
+from tests.soak.history import BrokerKilled, Killed, Outage, Started, Struck
 from tests.support import wait_until
 
 SECOND = 1_000_000_000
@@ -23,6 +23,7 @@ TRIES = 40  # looks for something to cut off
 ECHOES = 30
 BEYOND = 2.5  # seconds that an outage outlives a lease: so long may it take until it is noticed
 SHORT = (0.5, 6.0)  # seconds that a broker is away
+RUNNING = "SELECT id, claim FROM segundo.records WHERE state = 'running'"
 
 Blow = Callable[[Storm, Clients], bool]
 
@@ -75,33 +76,54 @@ def freeze_a_worker(storm: Storm, clients: Clients) -> bool:
     """Past its lease: others take over what it ran. Then it goes on, and has to settle nothing of that."""
     name = _a_worker(storm)
     began = time.monotonic_ns()
-    hit = _still(storm, name)
+    _still(storm, name)
     group = storm.group(name)
-    storm.over.wait(storm.weather.lease + BEYOND)
+    taken = _taken_over(storm, group)
     os.killpg(storm.workers[name].pid, signal.SIGCONT)
     _outage(storm, group, began)
-    return hit
+    return _come_too_late(storm, taken)
 
 
 def cut_off_a_worker(storm: Storm, clients: Clients) -> bool:
     """From ledger and broker, by a link that drops everything, for longer than its lease."""
     name = _a_worker(storm)
     began = time.monotonic_ns()
-    hit = False
     for _ in range(TRIES):
         storm.network.cut(name)
-        hit = bool(storm.follower.look().running_in(storm.group(name)))
-        if hit:
+        if storm.follower.look().running_in(storm.group(name)):
             break
         storm.network.heal(name)
         storm.over.wait(0.1)
     storm.network.cut(name)
     group = storm.group(name)
-    storm.over.wait(storm.weather.lease + BEYOND)
+    taken = _taken_over(storm, group)
     storm.network.heal(name)
     # A session that sent into the void sends again after twice as long each time.
     _outage(storm, group, began, longer=2.0)
-    return hit
+    return _come_too_late(storm, taken)
+
+
+def _taken_over(storm: Storm, group: list[str]) -> list[Started]:
+    """Wait until others have something that these, who are out of touch, run just now; what they have."""
+    cut_off = storm.follower.look().running_in(group)
+    storm.over.wait(storm.weather.lease + BEYOND)
+    if cut_off:
+        with suppress(AssertionError):
+            return wait_until(lambda: _lost(storm, cut_off), timeout=storm.weather.lease, every=0.2)
+    return []
+
+
+def _lost(storm: Storm, cut_off: list[Started]) -> list[Started]:
+    """Those whose claims are no longer held."""
+    held = {row["id"]: row["claim"] for row in storm.ask(RUNNING)}
+    return [one for one in cut_off if one.record is not None and held.get(one.record) != one.claim]
+
+
+def _come_too_late(storm: Storm, taken: list[Started]) -> bool:
+    """Whether one of these has ended all the same; a process that goes on may need a while for that."""
+    with suppress(AssertionError):
+        wait_until(lambda: any(one.run not in storm.follower.look().running for one in taken), timeout=5)
+    return any(one.run not in storm.follower.running for one in taken)
 
 
 def _a_worker(storm: Storm) -> str:

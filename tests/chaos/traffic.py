@@ -20,7 +20,7 @@ FUNCTIONS: dict[Function, int] = {  # and how often each is drawn
     "inline": 3,
 }
 CHILD = 100  # a child's place in its request's calls, counted from its parent's
-KEYS = 40  # so many names of keys, so that calls with the same one meet
+KEYS = 8  # names of keys for each function: few, so that calls with the same one are live at once
 
 
 class CallPlan(BaseModel):
