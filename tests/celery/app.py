@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import BackgroundTasks, Depends, FastAPI, Request
 
@@ -28,6 +28,11 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, str]]:
 app = FastAPI(lifespan=lifespan)
 segundo = Segundo(app)
 celery = segundo.celery
+if "LEASE" in os.environ:  # of a process on a server
+    from segundo.ledger.postgres import PostgresLedger
+
+    how: Any = PostgresLedger.__init__
+    how.__kwdefaults__["lease"] = float(os.environ["LEASE"])
 if "VISIBILITY" in os.environ:
     celery.conf.broker_transport_options = {
         "visibility_timeout": float(os.environ["VISIBILITY"]),
