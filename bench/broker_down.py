@@ -13,8 +13,9 @@ from bench.errors import BenchError
 from bench.far import Link, far_broker, link
 from bench.figures import estimate, percentile
 from bench.report import Report, Target, progress
-from bench.server import Server, free_port, wait_until
+from bench.server import Server, wait_until
 from bench.sides import Sides
+from scripts.ports import free_port
 from scripts.services import Service
 
 SHARE, ALLOWANCE, WITHIN = 0.9, 5.0, 20.0  # of normal's rate; ms; seconds

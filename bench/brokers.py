@@ -15,7 +15,8 @@ import psycopg
 
 from bench import machine
 from bench.errors import BenchError
-from bench.server import ROOT, STOPS_WITHIN, free_port
+from bench.server import ROOT, STOPS_WITHIN
+from scripts.ports import free_port
 from scripts.services import NotInstalled, Postgres, RabbitMQ, Redis, Service
 
 BROKERS: dict[str, type[Redis] | type[RabbitMQ]] = {"redis": Redis, "rabbitmq": RabbitMQ}
@@ -35,7 +36,7 @@ def serving(service: Service) -> Iterator[Service]:
 
 
 def make_broker(kind: str, directory: Path) -> Service:
-    return BROKERS[kind](directory / kind, free_port())
+    return BROKERS[kind](directory / kind, free_port(BROKERS[kind].ports))
 
 
 def make_postgres(directory: Path) -> Service:

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,16 +15,11 @@ from typing import Any
 
 from bench import machine
 from bench.errors import BenchError
+from scripts.ports import free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN = 30.0
 STOPS_WITHIN = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(predicate: Callable[[], bool], timeout: float, what: str, every: float = 0.01) -> None:

@@ -42,6 +42,7 @@ class Service(ABC):
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]  # Debian's
     usual_port: ClassVar[int]  # of `start`; a private one, so that no server of the machine is met
+    ports: ClassVar[int] = 1  # how many it takes, its own and the next ones
 
     def __init__(
         self, folder: Path | None = None, port: int | None = None, options: Sequence[str] = ()
@@ -284,6 +285,7 @@ class RabbitMQ(Service):
     name = "rabbitmq"
     packages = ("rabbitmq-server",)
     usual_port = 25672
+    ports = 3  # with that of epmd, and of Erlang's own connections
 
     @classmethod
     def program(cls) -> str | None:

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from scripts.ports import free_port
 from scripts.services import Postgres
-from tests.support import free_port
 
 # What a crash of the server would take is of no interest, but to those tests that start one of their own.
 FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300")

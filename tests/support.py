@@ -11,11 +11,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from random import SystemRandom
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 import anyio
+
+from scripts.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 T = TypeVar("T")
@@ -48,23 +49,6 @@ def _never(predicate: Callable[[], object], timeout: float, last: object) -> str
     code = getattr(predicate, "__code__", None)
     where = f"{code.co_filename}:{code.co_firstlineno}" if code else repr(predicate)
     return f"did not come true within {timeout} s, last {last!r}: {where}"
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on.
-
-    Below the range that the kernel hands to outgoing connections, so that none of them takes it between this
-    call and the server's start. Not from `random`, whose seed is the same in every test process.
-    """
-    for port in SystemRandom().sample(range(20_000, 32_000), 200):
-        with closing(socket.socket()) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("none of 200 ports is free")
 
 
 SERVERS = {

@@ -17,7 +17,8 @@ from PIL import Image
 from examples import tutorial001, tutorial002
 from examples.demo.mailbox import Mailbox
 from examples.signup import files
-from tests.support import ROOT, Server, free_port, ledger_rows, wait_until, wait_until_async
+from scripts.ports import free_port
+from tests.support import ROOT, Server, ledger_rows, wait_until, wait_until_async
 
 TEXT = b"one two three\nfour five\nsix"
 

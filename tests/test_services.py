@@ -1,14 +1,15 @@
 """The project's own servers: on a port of their own, stopped by their pid, their data kept between."""
 
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from scripts.services import SERVICES, Service
-from tests.support import free_port
+from scripts.ports import RANGE, free_port, is_free
+from scripts.services import SERVICES, RabbitMQ, Service
 
 # RabbitMQ takes ten seconds.
 SLOW = {"rabbitmq": pytest.mark.celery}
@@ -21,7 +22,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         pytest.skip(f"{kind.name} is not installed: `make services`")
     folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
     folder.chmod(0o755)  # its user is another than root
-    service = kind(folder / "server", free_port())
+    service = kind(folder / "server", free_port(kind.ports))
     yield service
     service.remove()
     shutil.rmtree(folder)
@@ -37,3 +38,18 @@ def test_a_server_is_started_stopped_by_its_pid_and_started_again_on_its_data(se
     service.start()
     assert service.ready()
     assert set(held) <= {path.name for path in service.folder.iterdir()}
+
+
+def test_a_free_port_has_as_much_room_as_a_server_takes() -> None:
+    port = free_port(RabbitMQ.ports)
+    assert RANGE[0] <= port < port + RabbitMQ.ports <= RANGE[1]
+    with socket.create_server(("127.0.0.1", port + 2)):
+        assert not is_free(port, RabbitMQ.ports)
+    assert is_free(port, RabbitMQ.ports)
+
+
+def test_no_outgoing_connection_takes_a_port_that_was_found_free() -> None:
+    kernels = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    if not kernels.exists():
+        pytest.skip("only Linux says which ports it gives to connections")
+    assert RANGE[1] <= int(kernels.read_text().split()[0])

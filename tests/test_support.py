@@ -11,7 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support import ROOT, Server, free_port, ledger_rows, wait_until, wait_until_async
+from scripts.ports import free_port
+from tests.support import ROOT, Server, ledger_rows, wait_until, wait_until_async
 
 APP = """
 import os

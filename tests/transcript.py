@@ -20,7 +20,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.support import ROOT, Server, free_port, ledger_rows, wait_until
+from scripts.ports import free_port
+from tests.support import ROOT, Server, ledger_rows, wait_until
 
 PATIENCE = 30.0  # seconds until a command prints what the page says, on a slow machine
 PORTS = ("8000", "9000", "9001")  # that the pages name

@@ -1,7 +1,6 @@
 """The sign-up app under uvicorn."""
 
 import asyncio
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import httpx
 
 from examples.demo.program import ROOT, Program
+from scripts.ports import free_port
 
 
 class Server(Program):
@@ -44,10 +44,3 @@ class Server(Program):
                 return (await client.get(f"{self.url}/docs")).status_code == 200
         except httpx.TransportError:
             return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -8,17 +8,16 @@ from pathlib import Path
 from kombu import Connection
 
 from examples.demo.engine import Engine
-from examples.demo.ports import free_port
+from scripts.ports import free_port
 from scripts.services import Service
 
 OUTAGE = 2.0  # seconds that a killed broker stays away
-PORTS = 3  # RabbitMQ's
 
 
 class Servers:
     def __init__(self, engine: Engine, folder: Path) -> None:
-        self.ledger = engine.ledger and engine.ledger(folder / "ledger", free_port(PORTS))
-        self.broker = engine.broker and engine.broker(folder / "broker", free_port(PORTS))
+        self.ledger = engine.ledger and engine.ledger(folder / "ledger", free_port(engine.ledger.ports))
+        self.broker = engine.broker and engine.broker(folder / "broker", free_port(engine.broker.ports))
         self._all: list[Service] = [server for server in (self.ledger, self.broker) if server]
         self._starts: list[asyncio.Future[Service]] = []
 

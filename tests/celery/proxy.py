@@ -6,7 +6,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from tests.support import free_port
+from scripts.ports import free_port
 
 
 class Proxy:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from scripts.ports import free_port
 from scripts.services import RabbitMQ, Redis, Service
-from tests.support import Group, Server, free_port, ledger_rows
+from tests.support import Group, Server, ledger_rows
 
 QUEUES = ("default", "emails")
 
@@ -26,7 +27,7 @@ def a_broker(kind: type[RabbitMQ] | type[Redis]) -> Iterator[Service]:
     if kind.program() is None:
         pytest.skip(f"{kind.name} is not installed: `make services`")
     folder = Path(tempfile.mkdtemp(prefix="segundo-test-"))
-    service = kind(folder / "server", free_port())
+    service = kind(folder / "server", free_port(kind.ports))
     try:
         yield service.start()
     finally:

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import Server, free_port, ledger_rows, wait_until
+from scripts.ports import free_port
+from tests.support import Server, ledger_rows, wait_until
 
 MAIN = """
     import os
