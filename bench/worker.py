@@ -12,6 +12,7 @@ from statistics import median
 
 from bench import brokers, machine
 from bench.counting import ADDRESS, executed
+from bench.errors import BenchError
 from bench.figures import estimate
 from bench.report import Report, Target, progress
 from bench.server import Server, wait_until
@@ -73,8 +74,14 @@ class WorkerBench:
         directory = self._directory / f"{self._number}-{side}-{pool}"
         counts = directory / "counts"
         counts.mkdir(parents=True)
-        environ = brokers.environ(side, self._broker.url(), self._postgres.url(), BENCH_COUNTS=str(counts))
         enough = int(ENOUGH * (self._seconds + WARMUP))
+        environ = brokers.environ(
+            side,
+            self._broker.url(),
+            self._postgres.url(),
+            BENCH_COUNTS=str(counts),
+            SEGUNDO_WINDOW=str(2 * enough),
+        )
         self._empty()
         waiting = self._queued if side == "segundo" else self._messages
         with (
@@ -97,17 +104,22 @@ class WorkerBench:
         used = {name: of() for name, of in who.items()}
         time.sleep(self._seconds)
         done, took = executed(counts) - before, time.monotonic() - begun
-        cpu = {name: 1e6 * (of() - used[name]) / max(done, 1) for name, of in who.items()}
+        if done == 0:
+            raise BenchError(f"the worker ran {before} tasks, then none for {took:.1f} s:\n{worker.said()}")
+        cpu = {name: 1e6 * (of() - used[name]) / done for name, of in who.items()}
         return Run(done / took, cpu)
 
     @contextmanager
     def _queued(self, count: int, directory: Path, environ: dict[str, str]) -> Iterator[Server]:
-        """Records in the ledger, and the app that relays them."""
+        """Records in the ledger and, before the worker starts, a message about each in the broker."""
         with Server("segundo", directory, app="bench.celery_app:app", environ=environ) as app:
             app.get("/async")
             records = brokers.Records(self._postgres.url())
             records.copies(count)
             app.get("/async")  # it has not heard of the copies: with this one it relays them too
+            wait_until(
+                lambda: records.count("published_until IS NULL") == 0, 60, "all is in the broker", every=0.1
+            )
             yield app
             records.clear()
             records.close()
@@ -139,8 +151,8 @@ def _report(
 ) -> Report:
     report = Report(
         f"worker, {options.broker}",
-        f"No-op `def` tasks on a Celery worker over {options.broker}, more waiting than it runs, for "
-        f"{seconds:g} s: through Segundo, claimed and settled in a PostgreSQL ledger (commits on disk), and "
+        f"No-op `def` tasks on a Celery worker over {options.broker}, more waiting in the broker than it "
+        f"runs, for {seconds:g} s: through Segundo, claimed and settled in a PostgreSQL ledger (commits on disk), and "
         "bare. The Celery settings of both are those that Segundo sets (`task_acks_late`, prefetch 1). "
         "Ledger, broker, relay and worker share the machine; their CPU is in microseconds a task. "
         f"{options.rounds} rounds; this is one run of several. {versions}; "

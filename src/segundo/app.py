@@ -61,9 +61,10 @@ class Segundo:
     whatever is not installed". `freeze`: spare the garbage collector what is alive after start-up, and let
     it look at young objects in larger lots (on; a busy app answers more requests, and its longest pauses are
     shorter). `broker`: of the Celery workers that run the records, amqp://… or redis://… (none: the app's own
-    processes do). `queues`: what runs single queues, a Celery app or "embedded". `inject`: False leaves
-    FastAPI's own `BackgroundTasks` to its endpoints, and no private name of FastAPI is used;
-    `BackgroundTasks(request)` is durable all the same.
+    processes do). `window`: how many records of a queue may have a message in the broker (1,000). `queues`:
+    what runs single queues, a Celery app or "embedded". `inject`: False leaves FastAPI's own
+    `BackgroundTasks` to its endpoints, and no private name of FastAPI is used; `BackgroundTasks(request)` is
+    durable all the same.
 
     Nothing is opened before the app starts. Raises ConfigurationError.
     """
@@ -83,6 +84,7 @@ class Segundo:
         modules: Iterable[str] | None = None,
         freeze: bool | None = None,
         broker: str | None = None,
+        window: int | None = None,
         queues: Mapping[str, Any] | None = None,
         inject: bool = True,
         cancel: params.Depends | None = None,
@@ -93,6 +95,7 @@ class Segundo:
             {
                 "ledger": ledger,
                 "broker": broker,
+                "window": window,
                 "concurrency": concurrency,
                 "durability": durability,
                 "record_timeout": record_timeout,

@@ -91,7 +91,7 @@ class Runtime:
         if routes is None:
             return ()
         pause = STAND_IN_PAUSE if self.settings.by_message else RELAY_PAUSE
-        return [Relay(self.ledger, route, pause=pause) for route in routes]
+        return [Relay(self.ledger, route, window=self.settings.window, pause=pause) for route in routes]
 
     def _make_executor(self, routes: Routes | None) -> Embedded:
         settings = self.settings

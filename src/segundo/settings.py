@@ -18,6 +18,7 @@ logger = logging.getLogger("segundo")
 DEFAULTS: dict[str, object] = {
     "ledger": "segundo.db",
     "broker": None,
+    "window": 1000,
     "concurrency": 64,
     "durability": "full",
     "record_timeout": 5.0,
@@ -30,11 +31,13 @@ DEFAULTS: dict[str, object] = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`ledger`: a path, a server's URL, or "memory://". `broker`: of Celery's workers; None: there is none.
+    `window`: published and unclaimed records of a queue, at most.
 
     Times are in seconds; with `retention` None records stay for ever."""
 
     ledger: str
     broker: str | None
+    window: int
     concurrency: int
     durability: Literal["full", "normal"]
     record_timeout: float
@@ -119,6 +122,13 @@ def _concurrency(value: Any) -> int:
     return number
 
 
+def _window(value: Any) -> int:
+    number = int(value) if isinstance(value, str) else operator.index(value)
+    if number < 1:
+        raise ValueError("it is the number of records of a queue in the broker, at most")
+    return number
+
+
 def _durability(value: Any) -> str:
     if value not in ("full", "normal"):
         raise ValueError('it is "full" or "normal"')
@@ -156,6 +166,7 @@ def _flag(value: Any) -> bool:
 _PARSERS: dict[str, Any] = {
     "ledger": _ledger,
     "broker": _broker,
+    "window": _window,
     "concurrency": _concurrency,
     "durability": _durability,
     "record_timeout": _positive,

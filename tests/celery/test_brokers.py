@@ -200,6 +200,21 @@ def test_urgent_records_overtake_in_the_broker_too(stage: Stage) -> None:
     assert spoken == ["urgent", "calm"]
 
 
+@pytest.fixture
+def a_narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGUNDO_WINDOW", "3")
+
+
+@pytest.mark.usefixtures("a_narrow_window")
+def test_the_broker_holds_as_many_of_a_queue_as_the_window_says(stage: Stage) -> None:
+    ids = stage.add("urgent", "it", count=10)
+    wait_until(lambda: any(row["published_until"] for row in stage.records().values()), PATIENCE)
+    assert sum(bool(stage.record(id)["published_until"]) for id in ids) == 3
+    with CeleryWorker("-c", "1", "--pool", "solo"):
+        wait_until(stage.ended, PATIENCE)
+    assert stage.said("urgent", "it") == 10
+
+
 def test_more_than_the_broker_is_to_hold_goes_through_whole(stage: Stage) -> None:
     assert httpx.post(f"{stage.server.url}/urgent/it", params={"count": 2500}, timeout=60).status_code == 200
     with CeleryWorker("-c", "4", "--pool", "threads"):

@@ -22,7 +22,7 @@ def test_without_a_word_each_setting_has_its_default(tmp_path: Path) -> None:
     assert settings.ledger == str(tmp_path / "segundo.db")
     assert (settings.concurrency, settings.durability) == (64, "full")
     assert (settings.record_timeout, settings.grace, settings.retention) == (5, 30, 30 * 86400)
-    assert settings.freeze is True
+    assert (settings.freeze, settings.window) == (True, 1000)
     assert set(settings.sources.values()) == {"default"}
 
 
@@ -40,6 +40,7 @@ def test_the_environment_comes_before_the_default_and_an_argument_before_both(
     ("name", "text", "value"),
     [
         ("concurrency", "0", 0),
+        ("window", "20000", 20_000),
         ("durability", "normal", "normal"),
         ("record_timeout", "250", 250),
         ("record_timeout", "1.5s", 1.5),
@@ -81,6 +82,8 @@ BAD = [
     ("concurrency", "-1"),
     ("concurrency", "many"),
     ("concurrency", "2.5"),
+    ("window", "0"),
+    ("window", "wide"),
     ("durability", "sometimes"),
     ("record_timeout", "0"),
     ("record_timeout", "soon"),

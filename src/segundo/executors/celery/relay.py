@@ -21,7 +21,6 @@ from segundo.threads import Threads
 logger = logging.getLogger("segundo")
 
 LEASE = 60.0  # seconds until what was published and not claimed is published again
-WINDOW = 1000  # published and unclaimed records of a queue: what is urgent later need not wait behind more
 BATCH = 500
 PATIENCE = 5.0  # seconds for each step of the broker's
 ASK = 1.0  # seconds between questions whether the broker is still the one that has our messages
@@ -33,16 +32,18 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between tries while the broker 
 class Relay:
     """Publishes for one Celery app. Any number of processes may have one: the ledger's leases decide.
 
+    `window`: published and unclaimed records of a queue, at most: what is urgent later waits behind no more.
     `pause`: seconds after another process has changed the ledger until it looks. Short in the app's
     processes; Celery's workers, of which there may be many, only stand in for them.
     """
 
-    def __init__(self, ledger: Ledger, route: Route, *, pause: float) -> None:
+    def __init__(self, ledger: Ledger, route: Route, *, window: int, pause: float) -> None:
         self._ledger = ledger
         self._share = route.share
         self._pause = pause
+        self._window = window
         self._threads = Threads(1, name="segundo-relay")
-        self._publisher = Publisher(route.celery, patience=PATIENCE, full=WINDOW)
+        self._publisher = Publisher(route.celery, patience=PATIENCE, full=window)
         self._work: list[asyncio.Task[None]] = []
         self._woken = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -135,7 +136,7 @@ class Relay:
             published = await self._ledger.publish(
                 queues=self._share.queues,
                 but=self._share.but,
-                window=WINDOW,
+                window=self._window,
                 limit=BATCH,
                 lease=LEASE,
                 lost=None if doubt is None else time.monotonic() - doubt,
