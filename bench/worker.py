@@ -154,7 +154,7 @@ def _report(
         f"No-op `def` tasks on a Celery worker over {options.broker}, for {seconds:g} s: through Segundo, "
         "claimed and settled in a PostgreSQL ledger (commits on disk), and bare. All messages, more than it "
         "runs, are in the broker before it starts. The Celery settings of both are those that Segundo sets "
-        "(`task_acks_late`, prefetch 1); of its own, only `SEGUNDO_WINDOW` is larger than by default. Ledger, "
+        "(`task_acks_late`, prefetch 1); of its own, only `SEGUNDO_WINDOW` is larger than usual. Ledger, "
         "broker, relay and worker share the machine; their CPU is in microseconds a task. "
         f"{options.rounds} rounds; this is one run of several. {versions}; "
         f"{machine.packages(machine.WITH_BROKER)}.",
