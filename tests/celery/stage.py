@@ -20,6 +20,14 @@ from tests.support import Group, Server, ledger_rows
 
 QUEUES = ("default", "emails")
 
+# A Celery app that knows nothing of us, on the same broker.
+STRANGER = """
+import os
+from celery import Celery
+
+celery = Celery("stranger", broker=os.environ["SEGUNDO_BROKER"])
+"""
+
 
 @contextmanager
 def a_broker(kind: type[RabbitMQ] | type[Redis]) -> Iterator[Service]:

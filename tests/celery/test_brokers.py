@@ -14,7 +14,7 @@ from segundo.executors.celery.publisher import Publisher
 from segundo.ledger.sqlite import SQLiteLedger
 from segundo.record import Record
 from tests.celery.proxy import Proxy
-from tests.celery.stage import CeleryWorker, Stage
+from tests.celery.stage import STRANGER, CeleryWorker, Stage
 from tests.ledger import suite as ledgers
 from tests.support import wait_until
 
@@ -169,6 +169,19 @@ def test_a_worker_whose_connection_broke_off_unknown_to_the_broker_goes_on(
             for _ in range(6):  # of which the broker gives some to whom it still believes to be there
                 stage.add("plain", "later")
             wait_until(lambda: stage.said("plain", "later") >= 3, PATIENCE)
+
+
+@pytest.mark.parametrize("broker", ["rabbitmq"], indirect=True)
+def test_a_worker_that_has_nothing_of_ours_may_take_the_name_of_one_that_has_stopped(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As who goes back to what was there before. It has another kind of mailbox."""
+    Path("stranger.py").write_text(STRANGER)
+    with CeleryWorker("-c", "1"):
+        stage.add("plain", "one")
+        wait_until(stage.ended, PATIENCE)
+    with CeleryWorker("-c", "1", target="stranger:celery", queues=["celery"]) as worker:
+        assert worker.runs, worker.output()
 
 
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)

@@ -12,18 +12,11 @@ from segundo.cli.backlog import Backlog, Waiting
 from segundo.cli.finding import Finding, Level
 from segundo.cli.surroundings import surroundings
 from segundo.executors.celery.routes import Routes
-from tests.celery.stage import CeleryWorker, Stage
+from tests.celery.stage import STRANGER, CeleryWorker, Stage
 from tests.cli.terminal import segundo
 from tests.support import ROOT
 
 pytestmark = pytest.mark.celery
-
-STRANGER = """
-import os
-from celery import Celery
-
-celery = Celery("stranger", broker=os.environ["SEGUNDO_BROKER"])
-"""
 
 OTHER_LISTS = """
 from fastapi import FastAPI

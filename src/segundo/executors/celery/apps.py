@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from segundo.errors import ConfigurationError
+from segundo.executors.celery import mailbox
 from segundo.executors.celery.shelf import load
 from segundo.settings import without_password
 
@@ -62,6 +63,7 @@ def make_app(broker: str) -> Any:
     if scheme.startswith(("amqp", "pyamqp")):
         celery.conf.task_queue_max_priority = HIGHEST
         celery.conf.update(MAILBOX)
+        mailbox.add_to(celery)
     else:
         setattr(celery, MADE, True)
         complete(celery)
