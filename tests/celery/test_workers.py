@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.celery.stage import CeleryWorker, Stage
@@ -84,6 +85,15 @@ def test_every_pool_runs_dependencies_children_timeouts_and_failures(stage: Stag
     assert (stage.record(too_long)["state"], stage.record(too_long)["reason"]) == ("failed", "TimedOut")
     workers = {event[0] for event in stage.events() if event[1] == "starts"} - {str(stage.server.pid)}
     assert workers == {event[0] for event in stage.events() if event[1] == "stops"}  # each in good order
+
+
+def test_a_solo_worker_goes_on_without_waiting_for_a_timer(stage: Stage) -> None:
+    """Celery's own does over RabbitMQ: it runs some ten tasks a second, and these would take minutes."""
+    answer = httpx.post(f"{stage.server.url}/urgent/it", params={"count": 2000}, timeout=60)
+    assert answer.status_code == 200
+    with CeleryWorker("--pool", "solo"):
+        wait_until(stage.ended, PATIENCE, every=0.2)
+    assert stage.said("urgent", "it") == 2000
 
 
 def test_a_cancel_reaches_what_runs_on_a_worker(stage: Stage) -> None:

@@ -116,6 +116,11 @@ def steps(conf: Any) -> Any:
     return options.get(STEPS)
 
 
+def over_rabbitmq(conf: Any) -> bool:
+    """Whether its messages come by AMQP."""
+    return str(conf.broker_url).startswith(("amqp", "pyamqp"))
+
+
 def hurting(conf: Any) -> list[str]:
     """What in a worker's own settings would hurt, and why; for a warning at its start."""
     found: list[str] = []
@@ -126,8 +131,7 @@ def hurting(conf: Any) -> list[str]:
     for name in ("task_time_limit", "task_soft_time_limit"):
         if getattr(conf, name):
             found.append(f"{name}: Celery ends attempts behind our back; say @task(timeout=…) instead")
-    rabbitmq = str(conf.broker_url).startswith(("amqp", "pyamqp"))
-    if rabbitmq and conf.get("control_queue_exclusive"):
+    if over_rabbitmq(conf) and conf.get("control_queue_exclusive"):
         found.append(
             "control_queue_exclusive: a worker whose link to RabbitMQ was cut ends when it is back; set it "
             "to False, and control_queue_durable to True"

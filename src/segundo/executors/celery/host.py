@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from starlette.types import ASGIApp
 
-from segundo.executors.celery.apps import add_task, complete, hurting
+from segundo.executors.celery.apps import add_task, complete, hurting, over_rabbitmq
 from segundo.executors.celery.shelf import load
 from segundo.ledger import Settlement
 from segundo.lifespan import Lifespan
@@ -56,6 +56,7 @@ class Host:
         self._life: Life | None = None
         self._word: tuple[int, int] | None = None  # a pipe: what is written into it, all of the worker sees
         self._starting = threading.Lock()
+        self._round = Round()
         self._ours = False  # whether this process is, or is a child of, a worker of one of our Celery apps
         self._celeries: list[Any] = []
 
@@ -75,7 +76,10 @@ class Host:
 
         What it raises is for the worker's log and for Flower.
         """
-        settlement = self._living().run(lambda: self._take(id))
+        try:
+            settlement = self._living().run(lambda: self._take(id))
+        finally:
+            self._round.once_more()
         if settlement is not None and settlement.state is State.SUCCEEDED:
             return
         exceptions = load("celery.exceptions")
@@ -108,6 +112,7 @@ class Host:
         self._ours = any(sender.app is celery for celery in self._celeries)
         if self._ours:
             self._word = os.pipe()  # its children inherit it
+            self._round.begin(sender)
             complete(sender.app)
             for advice in hurting(sender.app.conf):
                 logger.warning("Celery setting %s", advice)
@@ -128,6 +133,39 @@ class Host:
         if life is not None and life.pid == os.getpid():
             self._life = None
             life.stop()
+
+
+class Round:
+    """Has Celery's loop come round once more, where it runs the task itself: in a solo worker over RabbitMQ.
+
+    It runs a task amid what it does before it looks whether anything has come, and puts off the
+    acknowledgement until after that; without it nothing comes, and it would wait for a timer of its own
+    (test_a_solo_worker_goes_on_without_waiting_for_a_timer).
+    """
+
+    def __init__(self) -> None:
+        self._worker: Any = None
+
+    def begin(self, worker: Any) -> None:
+        """In the process of the worker, which may be the parent of those that run tasks."""
+        if over_rabbitmq(worker.app.conf):
+            self._pid = os.getpid()
+            self._out, self._in = os.pipe()
+            os.set_blocking(self._in, False)
+            self._worker = worker
+
+    def once_more(self) -> None:
+        hub = getattr(self._worker, "hub", None)
+        if (
+            hub is None
+            or os.getpid() != self._pid
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            return
+        if self._out not in hub.readers:  # it has a new connection, or this is the first task
+            hub.add_reader(self._out, os.read, self._out, 4096)
+        with suppress(BlockingIOError):  # it is full, and so will be seen
+            os.write(self._in, b".")
 
 
 class Aside:
