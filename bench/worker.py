@@ -155,7 +155,8 @@ def _report(
         "claimed and settled in a PostgreSQL ledger (commits on disk), and bare. All messages, more than it "
         "runs, are in the broker before it starts. The Celery settings of both are those that Segundo sets "
         "(`task_acks_late`, prefetch 1); of its own, only `SEGUNDO_WINDOW` is larger than usual. Ledger, "
-        "broker, relay and worker share the machine; their CPU is in microseconds a task. "
+        "broker, relay and worker share the machine; their CPU is in microseconds a task. In a solo worker "
+        "over RabbitMQ Celery's loop is made to come round after each task, on both sides: bare it stalls. "
         f"{options.rounds} rounds; this is one run of several. {versions}; "
         f"{machine.packages(machine.WITH_BROKER)}.",
     )
