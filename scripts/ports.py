@@ -10,8 +10,9 @@ RANGE = 20_000, 32_000
 def free_port(room: int = 1) -> int:
     """A loopback port that is free, and so are the next ones, `room` in all.
 
-    Below the range that the kernel gives to outgoing connections, so that none of them takes it before a
-    server starts there, or starts again. Not from `random`, whose seed is the same in every test process.
+    Below the range that Linux gives to outgoing connections, unless it is told another, so that none of them
+    takes it before a server starts there, or starts again. Not from `random`, whose seed is the same in every
+    test process.
     """
     for port in SystemRandom().sample(range(*RANGE, room), 200):
         if is_free(port, room):

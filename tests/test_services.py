@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ports import RANGE, free_port, is_free
+from scripts.ports import free_port, is_free
 from scripts.services import SERVICES, RabbitMQ, Service
 
 # RabbitMQ takes ten seconds.
@@ -42,14 +42,6 @@ def test_a_server_is_started_stopped_by_its_pid_and_started_again_on_its_data(se
 
 def test_a_free_port_has_as_much_room_as_a_server_takes() -> None:
     port = free_port(RabbitMQ.ports)
-    assert RANGE[0] <= port < port + RabbitMQ.ports <= RANGE[1]
     with socket.create_server(("127.0.0.1", port + 2)):
         assert not is_free(port, RabbitMQ.ports)
     assert is_free(port, RabbitMQ.ports)
-
-
-def test_no_outgoing_connection_takes_a_port_that_was_found_free() -> None:
-    kernels = Path("/proc/sys/net/ipv4/ip_local_port_range")
-    if not kernels.exists():
-        pytest.skip("only Linux says which ports it gives to connections")
-    assert RANGE[1] <= int(kernels.read_text().split()[0])
