@@ -62,10 +62,13 @@ class Servers:
         await asyncio.shield(asyncio.gather(*self._starts))
 
 
-def waiting_in(broker: str) -> int:
-    """The messages in the app's queue; Redis has it as a list for each priority."""
+def waiting_in(broker: str, queue: str = "default") -> int:
+    """The messages in a queue. Redis has it as a list for each priority, and none where it is empty."""
     redis = broker.startswith("redis")
     with Connection(
         broker, transport_options={"priority_steps": list(range(10))} if redis else {}
     ) as connection:
-        return int(connection.default_channel.queue_declare("default", passive=True).message_count)
+        try:
+            return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        except connection.channel_errors:
+            return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from examples.demo.servers import waiting_in
 from segundo.executors.celery.apps import make_app
 from segundo.executors.celery.publisher import Publisher
 from segundo.ledger.sqlite import SQLiteLedger
@@ -132,8 +133,7 @@ async def test_messages_do_not_pile_up_while_nobody_takes_them(stage: Stage) -> 
     for _ in range(5):
         publisher.send(records)
     publisher.close()
-    with app.connection_for_read() as connection:
-        assert connection.default_channel.queue_declare("default", passive=True).message_count == 12
+    assert waiting_in(stage.broker.url()) == 12
 
 
 async def test_what_is_added_while_the_queue_is_full_of_copies_does_not_wait_for_its_lease(
@@ -198,15 +198,19 @@ def test_a_message_that_comes_again_while_its_task_runs_is_dropped(
     assert (stage.said("begins", "go"), stage.record(id)["claim"]) == (1, 1)
 
 
+def test_of_a_queue_that_is_not_there_no_message_waits(stage: Stage) -> None:
+    """Redis has none that is empty."""
+    assert waiting_in(stage.broker.url(), "another") == 0
+
+
 def test_urgent_records_overtake_in_the_broker_too(stage: Stage) -> None:
     with CeleryWorker("-c", "1", "--pool", "solo"):
         stage.add("until", "go")
         wait_until(lambda: stage.said("begins", "go"), PATIENCE)
         stage.add("calm", "calm")
         stage.add("urgent", "urgent")
-        with make_app(stage.broker.url()).connection_for_read() as connection:
-            channel = connection.default_channel  # a lease comes before its message
-            wait_until(lambda: channel.queue_declare("emails", passive=True).message_count == 2, PATIENCE)
+        # A lease comes before its message.
+        wait_until(lambda: waiting_in(stage.broker.url(), "emails") == 2, PATIENCE)
         Path("go").touch()
         wait_until(stage.ended, PATIENCE)
     spoken = [event[1] for event in stage.events() if event[1] in ("calm", "urgent")]

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from segundo.executors.celery.apps import make_app
+from examples.demo.servers import waiting_in
 from tests.celery.stage import CeleryWorker
 from tests.conformance.combinations import Combination
 from tests.support import ROOT, Server, wait_until
@@ -120,9 +120,7 @@ class Place:
 
     def in_broker(self, queue: str = "default") -> int:
         """How many messages nobody has taken."""
-        celery = make_app(self.env["SEGUNDO_BROKER"])
-        with celery.connection_for_read() as connection:
-            return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        return waiting_in(self.env["SEGUNDO_BROKER"], queue)
 
     # What its processes did
 
